@@ -187,6 +187,8 @@ enum class OpenMode {
 };
 
 // Opens the database that `url` names: file:///srv/Data.fs or a path for FileStorage.
+// Starts no thread: a server opens its database, reports what is wrong with it, and then forks. A
+// backend that needs threads starts them at the first call of subscribe() or sync().
 // Throws NotFound, Busy, Corrupt, Unavailable, Unsupported (no backend for the scheme), Invalid.
 std::unique_ptr<Storage> open_storage(const std::string& url, OpenMode mode);
 
