@@ -11,9 +11,10 @@
 //
 // An unexpected failure is thrown as one of the classes below; an expected outcome (a hole, an
 // absent key, the end of a history) is a value. The sentence names the operation, the object, the
-// tid and the place. Context is added where it is known: catch, `add_context`, and the class stays
-// the same. Every boundary (plugin callback, HTTP handler, thread, main) catches once and turns the
-// code into what its caller understands; `docs/errors.md` is the one table of those numbers.
+// tid and the place. Context is added where it is known: catch, `add_context` (or
+// rethrow_with_context), `throw;`, and the exception stays what it was, derived class and all.
+// Every boundary (plugin callback, HTTP handler, thread, main) catches once and turns the code into
+// what its caller understands; `docs/errors.md` is the one table of those numbers.
 
 namespace zbig {
 
@@ -32,11 +33,16 @@ enum class ErrorCode {
 
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& sentence) : std::runtime_error(sentence), code_(code) {}
+  Error(ErrorCode code, const std::string& sentence)
+      : std::runtime_error(sentence), code_(code), sentence_(sentence) {}
   ErrorCode code() const { return code_; }
+  const char* what() const noexcept override { return sentence_.c_str(); }
+  // Puts "CONTEXT: " before the sentence.
+  void add_context(const std::string& context) { sentence_ = context + ": " + sentence_; }
 
  private:
   ErrorCode code_;
+  std::string sentence_;
 };
 
 template <ErrorCode kCode>
@@ -65,8 +71,9 @@ class Conflict : public ErrorOf<ErrorCode::kConflict> {
   Tid base;       // the revision that the failed store was made from
 };
 
-// Rethrows the exception being handled with "CONTEXT: " before its sentence and of the same class;
-// a std::system_error becomes NoSpace, ReadOnly or Failed by its errno. Only inside a catch block.
+// Rethrows the exception being handled, the same object, with "CONTEXT: " before its sentence. What
+// is no Error becomes one: a std::system_error by its errno as throw_errno does, anything else
+// Failed. Only inside a catch block.
 [[noreturn]] void rethrow_with_context(const std::string& context);
 
 // Throws the error for `errno_value`: "SENTENCE: strerror". ENOSPC, EDQUOT, EFBIG -> NoSpace; EROFS

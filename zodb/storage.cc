@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "zodb/storage.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "zodb/error.h"
+
+namespace zbig {
+
+std::vector<Oid> Storage::changed_oids(Tid after, Tid upto) const {
+  std::vector<Oid> oids;
+  if (after >= upto) return oids;
+  const auto cursor = transactions(Tid{after.value + 1}, upto, /*backwards=*/false);
+  while (const auto transaction = cursor->next())
+    for (const auto& stored : transaction->stored) oids.push_back(stored.oid);
+  std::sort(oids.begin(), oids.end());
+  oids.erase(std::unique(oids.begin(), oids.end()), oids.end());
+  return oids;
+}
+
+std::optional<RecordRef> Storage::locate(Oid oid, Tid at) const {
+  std::optional<RecordRef> found;
+  locate(std::span(&oid, 1), at, std::span(&found, 1));
+  return found;
+}
+
+std::optional<Record> Storage::load(Oid oid, Tid at, std::uint64_t max_size) const {
+  std::optional<Record> found;
+  load(std::span(&oid, 1), at, max_size, std::span(&found, 1));
+  return found;
+}
+
+void Storage::read(const RecordRef& ref, std::uint64_t offset, std::span<std::byte> out) const {
+  const ReadPart part{ref, offset, out};
+  read(std::span(&part, 1));
+}
+
+namespace {
+
+// The characters that %XX stands for. Throws Invalid.
+std::string percent_decode(std::string_view text, const std::string& url) {
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+  };
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    const int high = i + 2 < text.size() ? digit(text[i + 1]) : -1;
+    const int low = i + 2 < text.size() ? digit(text[i + 2]) : -1;
+    if (high < 0 || low < 0 || (high == 0 && low == 0))
+      throw Invalid("database '" + url + "': a '%' must be followed by two hex digits, not 00");
+    out.push_back(static_cast<char>(high * 16 + low));
+    i += 2;
+  }
+  return out;
+}
+
+std::string path_of_file_url(std::string_view rest, const std::string& url) {
+  if (rest.find_first_of("?#") != std::string_view::npos)
+    throw Invalid("database '" + url + "': a file takes no options");
+  if (!rest.starts_with('/'))
+    throw Invalid("database '" + url + "': write file:///PATH with an absolute path, or the path");
+  return percent_decode(rest, url);
+}
+
+}  // namespace
+
+std::unique_ptr<Storage> open_storage(const std::string& url, OpenMode mode) {
+  if (url.empty() || url.find('\0') != std::string::npos)
+    throw Invalid("a database is named by a path or a URL; this is neither");
+
+  std::string path = url;
+  if (const auto colon = url.find("://"); colon != std::string::npos) {
+    const std::string_view scheme = std::string_view(url).substr(0, colon);
+    const std::string_view rest = std::string_view(url).substr(colon + 3);
+    if (scheme == "zeo" || scheme == "neo" || scheme == "neos" || scheme == "postgresql")
+      throw Unsupported("database '" + url + "': " + std::string(scheme) +
+                        ":// is not in this version, only file:// is");
+    if (scheme != "file")
+      throw Invalid("database '" + url + "': no kind of database is named by '" +
+                    std::string(scheme) + "://'");
+    path = path_of_file_url(rest, url);
+  }
+  static_cast<void>(mode);
+  throw Unsupported("database '" + path + "': FileStorage is not in this version");
+}
+
+}  // namespace zbig
