@@ -20,4 +20,16 @@ using ExtentList = std::vector<Extent>;
 // The grain of dirtiness and of invalidation on a device.
 inline constexpr std::uint64_t kPageSize = 4096;
 
+// Appends [offset, offset + length) to a list in which nothing begins after `offset`; runs that
+// overlap or touch become one. An empty run is left out.
+void append_extent(ExtentList& list, std::uint64_t offset, std::uint64_t length);
+
+// The union of `extents`, which may be in any order, overlap and be empty.
+ExtentList normalised(std::vector<Extent> extents);
+
+// The parts of `list` within [offset, offset + length).
+ExtentList clipped(const ExtentList& list, std::uint64_t offset, std::uint64_t length);
+
+std::uint64_t total_length(const ExtentList& list);
+
 }  // namespace zbig

@@ -14,7 +14,7 @@
 // the payload is (ZBlk0: one run of bytes; ZBlk1: a chunk table), and reads exactly the bytes
 // wanted from the storage into the caller's buffer. Nothing of a payload is kept. What is kept, in
 // two small caches of bounded size, is the way to it: decoded tree nodes, and where the payloads of
-// recently read blocks are.
+// recently read blocks are (bigfile/objects.h).
 //
 // A view never changes. Time passes by `advance`: a new view that inherits what is still true from
 // the caches of the old one, so that readers of the old one are not disturbed.
@@ -23,7 +23,8 @@ namespace zbig {
 
 class View {
  public:
-  // Throws NotFound if the volume does not exist at `at`, Corrupt.
+  // Throws NotFound if the volume does not exist at `at`, Corrupt, Unsupported if it is larger than
+  // 2^63 - 1 bytes.
   static std::shared_ptr<const View> open(std::shared_ptr<const Storage> storage, Volume volume,
                                           Tid at);
   virtual ~View() = default;
@@ -38,12 +39,12 @@ class View {
   // zeros. Any thread. Throws Corrupt (names block, object, tid and place), Unavailable.
   virtual void read(std::uint64_t offset, std::span<std::byte> out) const = 0;
 
-  // The parts of [offset, offset + length) that are not holes: that some block (or, in a ZBlk1,
-  // chunk, where that is known without loading it) covers. Reads tree nodes only.
+  // The parts of [offset, offset + length) that are not holes: that some block covers. Reads tree
+  // nodes only, so a block of zeros counts, and so does all of a ZBlk1.
   virtual ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const = 0;
 
-  // Brings the blocks under the range nearer: a storage with latency starts to load them. Returns
-  // at once.
+  // Brings the blocks under the range nearer: tells the storage what will be read soon, which may
+  // start to load it. Waits for tree nodes at most.
   virtual void prefetch(std::uint64_t offset, std::uint64_t length) const = 0;
 
   // The view at `to`, given the oids that transactions in (at(), to] stored. Never a longer way

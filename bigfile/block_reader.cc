@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bigfile/block_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "bigfile/chunk_table.h"
+#include "zodb/error.h"
+#include "zodb/payload.h"
+
+namespace zbig {
+namespace {
+
+// Fewer chunks than this are located one by one through the cache.
+constexpr std::size_t kManyChunks = 16;
+// Smaller payloads have another head; their whole records are a few hundred bytes.
+constexpr std::uint64_t kSmallPayload = 256;
+
+void zero(std::span<std::byte> out) {
+  if (!out.empty()) std::memset(out.data(), 0, out.size());
+}
+
+// A chunk, and the part of a block that it may have bytes for.
+struct ChunkPart {
+  Chunk chunk;
+  const BlockPart* part;
+
+  std::uint64_t from() const { return part->offset; }
+  std::uint64_t to() const { return part->offset + part->out.size(); }
+  std::span<std::byte> out(std::uint64_t begin, std::uint64_t end) const {
+    return part->out.subspan(begin - part->offset, end - begin);
+  }
+};
+
+[[noreturn]] void rethrow_for_block(const BlockPart& part, Tid at) {
+  rethrow_with_context("block " + std::to_string(part.block) + ", " +
+                       describe_object(part.zblk.oid, at));
+}
+
+class Reader {
+ public:
+  Reader(const Objects& objects, std::uint64_t blksize) : objects_(objects), blksize_(blksize) {}
+
+  void read(std::span<const BlockPart> parts) {
+    std::vector<Ref> refs;
+    refs.reserve(parts.size());
+    for (const BlockPart& part : parts) refs.push_back(part.zblk);
+    const std::vector<BlockObject> zblks = objects_.block_objects(refs);
+    announce_tables(zblks);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      try {
+        if (zblks[i].cls == KnownClass::kZBlk1) {
+          add_chunks(parts[i], zblks[i].chunktab);
+        } else if (zblks[i].cls == KnownClass::kZBlk0) {
+          add_zblk0(parts[i], zblks[i]);
+        } else {
+          throw Corrupt("a ZData where a block was expected");
+        }
+      } catch (const Error&) {
+        rethrow_for_block(parts[i], objects_.at());
+      }
+    }
+    read_chunks();
+    if (!reads_.empty()) objects_.storage().read(reads_);
+  }
+
+ private:
+  // The roots of all tables in one batch, then all nodes below them in another.
+  void announce_tables(std::span<const BlockObject> zblks) const {
+    std::vector<Oid> roots;
+    for (const BlockObject& zblk : zblks) {
+      if (zblk.cls == KnownClass::kZBlk1) roots.push_back(zblk.chunktab);
+    }
+    if (roots.size() < 2) return;  // a walk announces its own nodes
+    objects_.want(roots);
+    std::vector<Oid> below;
+    for (const Oid root : roots) {
+      const auto node = objects_.node(root);
+      if (node->node.shape != BTreeNode::Shape::kTree) continue;
+      for (const Ref& child : node->node.refs) below.push_back(child.oid);
+    }
+    objects_.want(below);
+  }
+
+  void add_zblk0(const BlockPart& part, const BlockObject& zblk) {
+    if (zblk.length > blksize_) {
+      throw Corrupt("it holds " + std::to_string(zblk.length) + " bytes, and blocks are " +
+                    std::to_string(blksize_));
+    }
+    const std::uint64_t stored = zblk.length > part.offset ? zblk.length - part.offset : 0;
+    const std::size_t count = std::min<std::uint64_t>(stored, part.out.size());
+    objects_.read_payload(zblk, part.offset, part.out.first(count), reads_);
+    zero(part.out.subspan(count));
+  }
+
+  void add_chunks(const BlockPart& part, Oid chunktab) {
+    const std::uint64_t to = part.offset + part.out.size();
+    const std::vector<Chunk> chunks = chunks_in(objects_, chunktab, part.offset, to, blksize_);
+    // Each chunk zeroes what lies between it and the next one; nobody else does this one.
+    const std::uint64_t first = chunks.empty() ? to : std::min(to, chunks.front().offset);
+    if (first > part.offset) zero(part.out.first(first - part.offset));
+    for (const Chunk& chunk : chunks) chunks_.push_back({chunk, &part});
+  }
+
+  void read_chunks() {
+    std::vector<const ChunkPart*> one_by_one;
+    if (chunks_.size() < kManyChunks) {
+      for (const ChunkPart& chunk : chunks_) one_by_one.push_back(&chunk);
+    } else {
+      one_by_one = guess_chunks();
+    }
+    std::vector<Ref> refs;
+    for (const ChunkPart* chunk : one_by_one) refs.push_back(chunk->chunk.zdata);
+    if (refs.empty()) return;
+    const std::vector<BlockObject> zdata = objects_.block_objects(refs);
+    for (std::size_t i = 0; i < zdata.size(); ++i) add_chunk(*one_by_one[i], zdata[i]);
+  }
+
+  void add_chunk(const ChunkPart& chunk, const BlockObject& zdata) {
+    const Chunk& c = chunk.chunk;
+    try {
+      if (zdata.cls != KnownClass::kZData) throw Corrupt("a chunk that is no ZData");
+      check_chunk(c, zdata.length);
+    } catch (const Error&) {
+      rethrow_for_block(*chunk.part, objects_.at());
+    }
+    const std::uint64_t begin = std::max(c.offset, chunk.from());
+    const std::uint64_t end = std::min(c.offset + zdata.length, chunk.to());
+    if (begin < end) {
+      objects_.read_payload(zdata, begin - c.offset, chunk.out(begin, end), reads_);
+    }
+    zero_behind(chunk, zdata.length);
+  }
+
+  static void zero_behind(const ChunkPart& chunk, std::uint64_t length) {
+    const std::uint64_t begin = std::max(chunk.chunk.offset + length, chunk.from());
+    const std::uint64_t end = std::min(chunk.chunk.limit, chunk.to());
+    if (begin < end) zero(chunk.out(begin, end));
+  }
+
+  // Reads those chunks for which the guess was right; returns the others.
+  std::vector<const ChunkPart*> guess_chunks() {
+    const ObjectCaches::Envelope envelope =
+        objects_.caches().zdata_envelope.load(std::memory_order_relaxed);
+    std::vector<const ChunkPart*> rest;
+    std::vector<Oid> oids;
+    for (const ChunkPart& chunk : chunks_) oids.push_back(chunk.chunk.zdata.oid);
+    std::vector<std::optional<RecordRef>> located(oids.size());
+    objects_.storage().locate(oids, objects_.at(), located);
+
+    struct Guess {
+      const ChunkPart* chunk;
+      std::uint64_t record_size;
+      std::uint64_t length;
+      std::byte* head;
+    };
+    std::vector<Guess> guesses;
+    std::vector<std::byte> heads(oids.size() * kPayloadHeadSize);
+    std::vector<ReadPart> reads;
+    reads.reserve(oids.size() * 2);
+    for (std::size_t i = 0; i < chunks_.size(); ++i) {
+      const ChunkPart& chunk = chunks_[i];
+      const std::uint64_t around = std::uint64_t{envelope.head} + envelope.tail;
+      const std::uint64_t size = located[i] ? located[i]->size : 0;
+      const std::uint64_t length = size > around ? size - around : 0;
+      const std::uint64_t end = chunk.chunk.offset + length;
+      if (envelope.head == 0 || envelope.head > kPayloadHeadSize || length < kSmallPayload ||
+          chunk.chunk.offset < chunk.from() || end > chunk.to() || end > chunk.chunk.limit) {
+        rest.push_back(&chunk);
+        continue;
+      }
+      std::byte* head = heads.data() + i * kPayloadHeadSize;
+      guesses.push_back({&chunk, size, length, head});
+      reads.push_back({*located[i], 0, {head, envelope.head}});
+      reads.push_back({*located[i], envelope.head, chunk.out(chunk.chunk.offset, end)});
+    }
+    if (!reads.empty()) objects_.storage().read(reads);
+
+    for (const Guess& guess : guesses) {
+      const Chunk& chunk = guess.chunk->chunk;
+      // What payload_head wants to see, put together again.
+      const std::size_t more = kPayloadHeadSize - envelope.head;
+      std::memcpy(guess.head + envelope.head,
+                  guess.chunk->out(chunk.offset, chunk.offset + more).data(), more);
+      const auto head = payload_head({guess.head, kPayloadHeadSize}, guess.record_size);
+      if (!head || head->cls.known() != KnownClass::kZData || head->offset != envelope.head ||
+          head->length != guess.length) {
+        rest.push_back(guess.chunk);
+        continue;
+      }
+      zero_behind(*guess.chunk, guess.length);
+    }
+    return rest;
+  }
+
+  const Objects& objects_;
+  const std::uint64_t blksize_;
+  std::vector<ChunkPart> chunks_;
+  std::vector<ReadPart> reads_;
+};
+
+}  // namespace
+
+void read_blocks(const Objects& objects, std::uint64_t blksize, std::span<const BlockPart> parts) {
+  Reader(objects, blksize).read(parts);
+}
+
+}  // namespace zbig

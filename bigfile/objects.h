@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "bigfile/revision_cache.h"
+#include "zodb/btree.h"
+#include "zodb/storage.h"
+
+// Objects: the persistent objects of a volume as of one tid, brought in batches, through caches.
+//
+// Three kinds of object lie between a block number and a byte: nodes of BTrees (of the block table,
+// and of each ZBlk1's chunk table), the ZBlk1 itself, which only names its chunk table, and what
+// holds bytes, ZBlk0 and ZData. Of the last only the place of the payload is kept, never the
+// payload, unless its record is compressed.
+//
+// Each cache maps an oid to what its record says and to nothing else, so whatever happens to the
+// graph between two tids, the caches are right again when the oids that were stored are dropped.
+
+namespace zbig {
+
+// What the record of a ZBlk0, a ZData or a ZBlk1 says.
+struct BlockObject {
+  KnownClass cls = KnownClass::kZBlk0;
+  bool compressed = false;   // the whole record must be had and inflated to get at the payload
+  RecordRef ref;             // of the revision
+  std::uint64_t offset = 0;  // ZBlk0, ZData: of the payload in the record (in the clear)
+  std::uint64_t length = 0;
+  Oid chunktab;  // ZBlk1: its IOBTree
+};
+
+// Memory that the views of one volume share. Bounded: kNodes + kObjects + kInflated bytes.
+class ObjectCaches {
+ public:
+  explicit ObjectCaches(Tid horizon)
+      : nodes(kNodes, horizon),
+        objects(kObjects, horizon),
+        inflated(kInflated, horizon, 1),
+        horizon_(horizon) {}
+
+  // From the views at `from` to those at `to`, given the oids stored in between. False if the
+  // caches have moved away from `from` already: then they are no use at `to`.
+  bool advance(Tid from, Tid to, std::span<const Oid> changed);
+
+  RevisionCache<std::shared_ptr<const LoadedNode>> nodes;
+  RevisionCache<BlockObject> objects;
+  RevisionCache<std::shared_ptr<const Bytes>> inflated;  // whole records, in the clear
+
+  // How the record of a ZData of 256 bytes and more was laid out when one was last seen: a guess
+  // for the next one.
+  struct Envelope {
+    std::uint32_t head = 0;
+    std::uint32_t tail = 0;
+  };
+  std::atomic<Envelope> zdata_envelope{};
+
+ private:
+  static constexpr std::size_t kNodes = 6u << 20;
+  static constexpr std::size_t kObjects = 6u << 20;
+  static constexpr std::size_t kInflated = 8u << 20;
+
+  std::mutex advance_;
+  Tid horizon_;  // guarded by advance_
+};
+
+// One operation's access to objects; made for it on the stack, used by its thread.
+class Objects final : public NodeSource {
+ public:
+  // `max_payload`: no block is longer, so no record need be.
+  Objects(const Storage& storage, Tid at, ObjectCaches& caches, std::uint64_t max_payload)
+      : storage_(storage), at_(at), caches_(caches), max_payload_(max_payload) {}
+
+  Tid at() const { return at_; }
+  const Storage& storage() const { return storage_; }
+  ObjectCaches& caches() const { return caches_; }
+
+  // NodeSource. Throws Corrupt, which names the object.
+  std::shared_ptr<const LoadedNode> node(Oid oid) const override;
+  void want(std::span<const Oid> oids) const override;
+
+  // What `refs` (of ZBlk0, ZData or ZBlk1) point to; one batch for what is not cached. Throws
+  // Corrupt if one does not exist, or its record is of another class than the reference says.
+  std::vector<BlockObject> block_objects(std::span<const Ref> refs) const;
+  BlockObject block_object(const Ref& ref) const { return block_objects({&ref, 1}).front(); }
+
+  // The record of an object whose record is compressed, in the clear.
+  std::shared_ptr<const Bytes> inflated(const BlockObject& object) const;
+
+  // Adds to `parts` the read of `out.size()` bytes of the payload from `offset`, or does it at once
+  // if the record is compressed. The bytes exist.
+  void read_payload(const BlockObject& object, std::uint64_t offset, std::span<std::byte> out,
+                    std::vector<ReadPart>& parts) const;
+
+ private:
+  std::uint64_t max_record() const;
+  BlockObject from_whole_record(const RecordRef& ref, Bytes data) const;
+
+  const Storage& storage_;
+  const Tid at_;
+  ObjectCaches& caches_;
+  const std::uint64_t max_payload_;
+  // What `want` brought and the cache could not keep; until it is asked for.
+  mutable std::unordered_map<Oid, std::shared_ptr<const LoadedNode>> wanted_;
+};
+
+}  // namespace zbig
