@@ -27,7 +27,7 @@ namespace zbig {
 
 class PickleReader {
  public:
-  static constexpr std::size_t kMaxValues = 4u << 20;  // 48 bytes each
+  static constexpr std::size_t kMaxValues = 2u << 20;  // of some 60 bytes each
   static constexpr std::uint32_t kMaxDepth = 1000;
 
   // The input must outlive the reader, and the reader its values.

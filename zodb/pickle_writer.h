@@ -20,9 +20,10 @@
 // round.
 //
 // The habits. Python 3 gives a memo number, from 0, to every class, tuple that is not empty, string
-// and container. Python 2 numbers from 1, and leaves out what nothing else holds: of what zbig
-// writes, all tuples but the state itself, and payloads; with protocol 3 oids too. Both write the
-// second mention of a thing as its number.
+// and container. Python 2 numbers from 1, and leaves out strings of less than two bytes, tuples
+// that nothing but the record holds (of what zbig writes: all but the state itself and tuples that
+// are an attribute of an object), and with protocol 3 oids. Both write the second mention of a
+// thing as its number.
 
 namespace zbig {
 
@@ -37,6 +38,16 @@ enum class Flavour : std::uint8_t {
 // no memo count as Python 3's, if the protocol is 3.
 Flavour detect_flavour(ByteView record);
 
+// The two ends of a payload's record; the payload itself goes between them, uncopied:
+// store({head, payload, tail}).
+struct PayloadEnvelope {
+  Bytes head;
+  Bytes tail;
+};
+// Of a ZBlk0 or ZData with `size` bytes of payload (already trimmed), as spelled by `cls`. Throws
+// Invalid above 4 GiB.
+PayloadEnvelope payload_envelope(Flavour flavour, ClassId cls, std::uint64_t size);
+
 // Writes one record: the class, then the state by calls in the order of the pickle. Tuples are told
 // their size when they begin.
 class RecordWriter {
@@ -46,7 +57,7 @@ class RecordWriter {
   void none();
   void boolean(bool value);
   void integer(std::int64_t value);
-  // A byte string (in Python 2 flavours a str). No copy is kept to refer to it again.
+  // A byte string (in Python 2 flavours a str). It cannot be mentioned again.
   void bytes(ByteView value);
   // A native string: unicode in Python 3, str in Python 2. The second mention is a memo number.
   void text(std::string_view value);
@@ -54,7 +65,8 @@ class RecordWriter {
   // A persistent reference: (oid, class), or as `form` says.
   void ref(Oid oid, ClassName cls, RefForm form = RefForm::kClass);
 
-  void begin_tuple(std::size_t size);
+  // `held`: an attribute of an object is this tuple.
+  void begin_tuple(std::size_t size, bool held = false);
   void end_tuple();
   // Between them: `size` times a key and a value. At most 1000, above which Python makes batches.
   void begin_dict(std::size_t size);
@@ -68,34 +80,36 @@ class RecordWriter {
   Bytes finish();
 
  private:
+  friend PayloadEnvelope payload_envelope(Flavour flavour, ClassId cls, std::uint64_t size);
+  struct Open {  // a tuple or dict that is being written
+    std::size_t size;
+    bool held;
+  };
+
   void op(char code) { out_.push_back(static_cast<std::byte>(code)); }
   void raw(std::string_view text) { append(out_, text); }
   void little_endian(std::uint64_t value, int size);
   void start_pickle();
-  void put();
-  void put_named(std::string name);
-  bool get_named(const std::string& name);
+  // A string's opcode and length; its bytes are to follow.
+  void string(char short_op, char long_op, std::uint64_t size);
+  void begin_bytes(std::uint64_t size);
+  void end_bytes(std::uint64_t size);
+  void open_tuple(std::size_t size, bool held);
+  // Gives the value just written the next memo number, and returns it.
+  std::uint32_t put();
+  void get(std::uint32_t number);
+  // Writes the memo number of what was mentioned before as `mention`; false: it was not.
+  bool get_mentioned(const std::string& mention);
   void oid(Oid oid);
-  void string_value(ByteView value);
 
   bool python3() const { return flavour_ == Flavour::kPython3; }
-  int protocol() const;
 
   Flavour flavour_;
   Bytes out_;
   std::uint32_t next_memo_;
-  // What a later mention may refer to, by kind and content.
-  std::unordered_map<std::string, std::uint32_t> named_;
-  std::vector<std::size_t> open_;  // sizes of the tuples and dicts being written
+  std::unordered_map<std::string, std::uint32_t>
+      mentioned_;  // by a letter for the kind, and content
+  std::vector<Open> open_;
 };
-
-// The two ends of a payload's record; the payload itself goes between them, uncopied:
-// store({head, payload, tail}).
-struct PayloadEnvelope {
-  Bytes head;
-  Bytes tail;
-};
-// Of a ZBlk0 or ZData with `size` bytes of payload (already trimmed), as spelled by `cls`.
-PayloadEnvelope payload_envelope(Flavour flavour, ClassId cls, std::uint64_t size);
 
 }  // namespace zbig

@@ -26,6 +26,9 @@ bool is_compressed(ByteView record);
 // more than `max_size` bytes.
 Bytes inflate_record(Bytes record, std::uint64_t max_size = Storage::kMaxLoad);
 
+// The class that a record's first pickle says, in any of its forms. Throws Corrupt.
+ClassName record_class(Value first_pickle);
+
 class ObjectRecord {
  public:
   // Takes a record as a storage gave it. Throws Corrupt.
