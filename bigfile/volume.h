@@ -51,8 +51,11 @@ std::vector<Volume> list_volumes(const Storage& storage, Tid at,
 
 struct NewVolume {
   std::uint64_t blksize = 2u << 20;
-  // Absent: a bare ZBigFile (its size follows from its last block).
+  // Absent: a bare ZBigFile. Its size follows from its last block, so for it to have `raw_size`
+  // bytes (rounded up to whole blocks) an empty ZBlk0, which reads as zeros, is stored as its last
+  // block.
   std::optional<ArrayInfo> array;
+  std::uint64_t raw_size = 0;
   std::string user;
   std::string description;
 };

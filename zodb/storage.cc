@@ -19,6 +19,8 @@ std::vector<Oid> Storage::changed_oids(Tid after, Tid upto) const {
   return oids;
 }
 
+void Storage::check(const std::function<void(const std::string&)>&) const {}
+
 std::optional<RecordRef> Storage::locate(Oid oid, Tid at) const {
   std::optional<RecordRef> found;
   locate(std::span(&oid, 1), at, std::span(&found, 1));

@@ -169,6 +169,11 @@ class Storage {
 
   [[nodiscard]] virtual std::unique_ptr<Subscription> subscribe(InvalidationFn callback) = 0;
 
+  // Verifies what no load looks at: of a file its structure, from the first byte to the last.
+  // `on_defect` gets a sentence with the place for each defect. A storage that is in another
+  // process has nothing to say.
+  virtual void check(const std::function<void(const std::string&)>& on_defect) const;
+
   // --- writing (ReadOnly on a storage opened for reading)
 
   virtual Oid new_oid() = 0;
