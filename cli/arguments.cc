@@ -116,7 +116,6 @@ Arguments parse_arguments(const Verb& verb, std::span<const std::string> words) 
     namespace style = po::command_line_style;
     const auto parsed = po::command_line_parser({words.begin(), words.end()})
                             .options(known)
-                            .positional(po::positional_options_description())
                             .style(style::unix_style & ~style::allow_guessing)
                             .run();
     for (const po::option& option : parsed.options) {

@@ -45,7 +45,7 @@ class MemoryStorage::Transaction : public StorageTransaction {
     if (storage_.fail_store) storage_.fail_store(oid);
     require_current(oid, base);
     Bytes record;
-    for (const ByteView part : parts) append(record, part);
+    for (const ByteView part : parts) zbig::append(record, part);
     records_.emplace_back(oid, std::move(record));
   }
   void check_current(Oid oid, Tid serial) override {
