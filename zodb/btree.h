@@ -51,7 +51,9 @@ struct BTreeNode {
     kTree,      // a tree with children of their own
     kBucket,
   };
-  Shape shape = Shape::kEmpty;
+  explicit BTreeNode(ClassId cls, Shape shape = Shape::kEmpty) : shape(shape), cls(cls) {}
+
+  Shape shape;
   ClassId cls;  // of the record: LOBTree, LOBucket, IOBTree, IOBucket
   // kEmbedded, kBucket: the keys. kTree: keys[i] separates refs[i] from refs[i + 1].
   std::vector<std::int64_t> keys;

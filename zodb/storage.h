@@ -153,8 +153,8 @@ class Storage {
   virtual void load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
                     std::span<std::optional<Record>> out) const = 0;
 
-  // A hint that the revisions of `oids` as of `at` will be read soon. Does not wait; the default does
-  // nothing.
+  // A hint that the revisions of `oids` as of `at` will be read soon. Does not wait; the default
+  // does nothing.
   virtual void prefetch(std::span<const Oid> oids, Tid at) const {
     static_cast<void>(oids), static_cast<void>(at);
   }
