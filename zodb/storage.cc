@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "zodb/error.h"
+#include "zodb/filestorage/filestorage.h"
 
 namespace zbig {
 
@@ -90,8 +91,7 @@ std::unique_ptr<Storage> open_storage(const std::string& url, OpenMode mode) {
                     std::string(scheme) + "://'");
     path = path_of_file_url(rest, url);
   }
-  static_cast<void>(mode);
-  throw Unsupported("database '" + path + "': FileStorage is not in this version");
+  return open_filestorage(path, mode);
 }
 
 }  // namespace zbig

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
+#include <array>
+
+#include "zodb/error.h"
+#include "zodb/filestorage/file_storage.h"
+
+// FileStorage's locate, read and load: where the bytes of a device come from, so here system calls
+// and copies are counted. A payload goes from the page cache to the caller's buffer in one copy;
+// what lies close together in the file (the 512 chunks of a ZBlk1) in one system call.
+
+namespace zbig::fs {
+
+namespace {
+
+// A ZBlk1's chunks are 42 bytes of header and a few of pickle apart, other objects of the same
+// commit a little more. Reading over such a gap costs less than another system call.
+constexpr std::uint64_t kLargestGap = 2048;
+constexpr std::size_t kMostBuffers = 1000;  // below IOV_MAX
+
+// Of a record that is loaded whole, how much is read together with its header: a bucket of a BTree
+// or a chunk of 4 KiB fits.
+constexpr std::size_t kGuess = 6144;
+
+struct Extent {
+  std::uint64_t position;
+  std::span<std::byte> out;
+
+  std::uint64_t end() const { return position + out.size(); }
+};
+
+// Reads extents in ascending order of position.
+void read_extents(const DataFile& file, std::span<const Extent> extents) {
+  std::array<std::byte, kLargestGap> skipped;
+  std::vector<iovec> list;
+  for (std::size_t i = 0; i < extents.size();) {
+    const auto begin = extents[i].position;
+    auto end = extents[i].end();
+    list.assign(1, {extents[i].out.data(), extents[i].out.size()});
+    for (++i; i < extents.size() && list.size() < kMostBuffers; ++i) {
+      const auto& next = extents[i];
+      if (next.position < end || next.position - end > kLargestGap) break;
+      if (next.position > end) {
+        list.push_back({skipped.data(), static_cast<std::size_t>(next.position - end)});
+      }
+      list.push_back({next.out.data(), next.out.size()});
+      end = next.end();
+    }
+    file.read(begin, list);
+  }
+}
+
+}  // namespace
+
+void FileStorage::locate(std::span<const Oid> oids, Tid at,
+                         std::span<std::optional<RecordRef>> out) const {
+  invariant(oids.size() == out.size(), "locate gives one answer an oid");
+  const auto sight = look_up(oids);
+  const RevisionReader reader(*sight.file, sight.committed);
+  for (std::size_t i = 0; i < oids.size(); ++i) {
+    out[i].reset();
+    if (sight.positions[i] == 0) continue;
+    const auto revision = reader.as_of(sight.positions[i], oids[i], at);
+    if (!revision) continue;
+    if (const auto data = reader.data(*revision)) {
+      out[i] = RecordRef{oids[i], revision->header.tid, data->size, data->position,
+                         sight.file->generation()};
+    }
+  }
+}
+
+RecordRef FileStorage::found_again(const RecordRef& ref) const {
+  const auto found = locate(ref.oid, ref.serial);
+  if (!found || found->serial != ref.serial || found->size != ref.size) {
+    throw NotFound("object 0x" + ref.oid.hex() + " of tid " + ref.serial.hex() + " in " + path_ +
+                   " was packed away");
+  }
+  return *found;
+}
+
+void FileStorage::read(std::span<const ReadPart> parts) const {
+  const auto file = look_up({}).file;
+  std::vector<Extent> extents;
+  extents.reserve(parts.size());
+  for (const auto& part : parts) {
+    auto ref = part.ref;
+    invariant(part.offset <= ref.size && part.out.size() <= ref.size - part.offset,
+              "a read keeps within its record");
+    // A pack may come between finding it again and the read: then once more.
+    while (ref.generation != file->generation()) {
+      ref = found_again(ref);
+      if (ref.generation > file->generation()) return read(parts);
+    }
+    if (!part.out.empty()) extents.push_back({ref.position + part.offset, part.out});
+  }
+  const auto by_position = [](const Extent& left, const Extent& right) {
+    return left.position < right.position;
+  };
+  if (!std::is_sorted(extents.begin(), extents.end(), by_position)) {
+    std::sort(extents.begin(), extents.end(), by_position);
+  }
+  read_extents(*file, extents);
+}
+
+void FileStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
+                       std::span<std::optional<Record>> out) const {
+  invariant(oids.size() == out.size(), "load gives one answer an oid");
+  const auto sight = look_up(oids);
+  const RevisionReader reader(*sight.file, sight.committed);
+  std::array<std::byte, kGuess> buffer;
+  for (std::size_t i = 0; i < oids.size(); ++i) {
+    out[i].reset();
+    if (sight.positions[i] == 0) continue;
+    const auto begin = sight.positions[i];
+    const auto got = ByteView(buffer).first(sight.file->read_some(begin, buffer));
+    const auto newest = reader.parse(begin, oids[i], got);
+    const auto revision = newest.header.tid <= at ? newest : reader.as_of(begin, oids[i], at);
+    if (!revision) continue;
+    const auto place = reader.data(*revision);
+    if (!place) continue;
+    if (place->size > max_size) {
+      sight.file->corrupt(place->position, "the record of object 0x" + oids[i].hex() + " has " +
+                                               std::to_string(place->size) +
+                                               " bytes where at most " + std::to_string(max_size) +
+                                               " are expected");
+    }
+    Record record{revision->header.tid, Bytes(place->size)};
+    std::size_t have = 0;
+    if (place->position >= begin && place->position < begin + got.size()) {
+      const auto rest = got.subspan(static_cast<std::size_t>(place->position - begin));
+      have = std::min(rest.size(), record.data.size());
+      std::copy_n(rest.begin(), have, record.data.begin());
+    }
+    sight.file->read(place->position + have, std::span(record.data).subspan(have));
+    out[i] = std::move(record);
+  }
+}
+
+}  // namespace zbig::fs
