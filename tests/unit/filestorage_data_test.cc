@@ -135,6 +135,9 @@ TEST_P(FileStorageMore, Head_IsTheNewestWholeTransaction) {
     const auto& states = database["states"].list();
     const auto cursor = storage->transactions(kNoTid, kMaxTid, true);
     for (auto state = states.rbegin(); state != states.rend(); ++state) {
+      // A step that changed nothing made no transaction: it is the state before once more.
+      const auto before = std::next(state);
+      if (before != states.rend() && (*before)["tid"].text() == (*state)["tid"].text()) continue;
       const auto info = cursor->next();
       ASSERT_TRUE(info);
       EXPECT_EQ(info->tid.hex(), (*state)["tid"].text());
