@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbdkit-plugin/overlay.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "nbdkit-plugin/padded_view.h"
+#include "zodb/error.h"
+
+// Everything but opening, which is in overlay_open.cc.
+
+namespace zbig {
+
+Overlay::Overlay(std::string directory, File directory_file, StateFile state,
+                 std::uint64_t next_layer, Snapshot snapshot)
+    : directory_(std::move(directory)),
+      directory_file_(std::move(directory_file)),
+      size_(state.state().size),
+      next_layer_(next_layer),
+      state_(std::move(state)),
+      view_recorded_(snapshot.dirty()),
+      snapshot_(std::make_shared<const Snapshot>(std::move(snapshot))) {}
+
+Overlay::~Overlay() {
+  try {
+    flush();
+  } catch (const Error&) {
+    // Nobody waits for an answer; what was not flushed was not promised.
+  }
+}
+
+// --- snapshots
+
+template <class Visit>
+void Overlay::Snapshot::for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const {
+  const auto run_of = [end](const Layer* layer, std::uint64_t page, std::uint64_t limit) {
+    return layer == nullptr || layer->empty() ? PageBitmap::Run{false, limit - page}
+                                              : layer->bits().run(page, limit);
+  };
+  while (first < end) {
+    const PageBitmap::Run upper = run_of(top.get(), first, end);
+    const std::uint64_t upper_end = first + upper.count;
+    if (upper.set) {
+      visit(top.get(), first, upper.count);
+      first = upper_end;
+    }
+    while (first < upper_end) {
+      const PageBitmap::Run lower = run_of(bottom.get(), first, upper_end);
+      visit(lower.set ? bottom.get() : nullptr, first, lower.count);
+      first += lower.count;
+    }
+  }
+}
+
+ExtentList Overlay::Snapshot::dirty_extents(std::uint64_t offset, std::uint64_t length) const {
+  ExtentList extents;
+  if (length == 0) return extents;
+  const std::uint64_t end = rounded_up(offset + length) / kPageSize;
+  for_each_run(offset / kPageSize, end,
+               [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
+                 if (layer != nullptr) {
+                   append_extent(extents, first * kPageSize, count * kPageSize);
+                 }
+               });
+  return clipped(extents, offset, length);
+}
+
+void Overlay::Snapshot::read(std::uint64_t offset, std::span<std::byte> out) const {
+  const std::uint64_t end = offset + out.size();
+  if (out.empty()) return;
+  for_each_run(offset / kPageSize, rounded_up(end) / kPageSize,
+               [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
+                 const std::uint64_t from = std::max(offset, first * kPageSize);
+                 const std::uint64_t to = std::min(end, (first + count) * kPageSize);
+                 const auto part = out.subspan(from - offset, to - from);
+                 if (layer != nullptr) {
+                   layer->read(from, part);
+                 } else {
+                   read_padded(*view, from, part);
+                 }
+               });
+}
+
+Overlay::SnapshotPtr Overlay::snapshot() const {
+  std::lock_guard lock(snapshot_mutex_);
+  return snapshot_;
+}
+
+void Overlay::swap_in(Snapshot next) {
+  auto fresh = std::make_shared<const Snapshot>(std::move(next));
+  std::lock_guard lock(snapshot_mutex_);
+  snapshot_.swap(fresh);
+}
+
+void Overlay::set_failure(const std::string& sentence) {
+  std::lock_guard lock(snapshot_mutex_);
+  failure_ = sentence;
+}
+
+// --- what a device does
+
+void Overlay::read(std::uint64_t offset, std::span<std::byte> out) const {
+  snapshot()->read(offset, out);
+}
+
+void Overlay::write(std::uint64_t offset, ByteView bytes) {
+  write_pages(offset, bytes.size(), bytes);
+}
+
+void Overlay::zero(std::uint64_t offset, std::uint64_t length) {
+  write_pages(offset, length, std::nullopt);
+}
+
+void Overlay::write_pages(std::uint64_t offset, std::uint64_t length,
+                          std::optional<ByteView> bytes) {
+  if (length == 0) return;
+  const std::uint64_t end = offset + length;
+  invariant(end <= size_, "a write past the end of the device");
+  const std::uint64_t first = offset / kPageSize;
+  const std::uint64_t last = (end - 1) / kPageSize;
+  const PageLocks::Held held(page_locks_, first, last - first + 1);
+
+  // The first and the last page where the range covers only a part of them.
+  std::array<std::array<std::byte, kPageSize>, 2> edge;
+  const bool has_head = offset % kPageSize != 0 || (first == last && end % kPageSize != 0);
+  const bool has_tail = first != last && end % kPageSize != 0;
+  const std::uint64_t middle = has_head ? (first + 1) * kPageSize : offset;
+  const std::uint64_t middle_end = has_tail ? last * kPageSize : end;
+
+  const auto fill_edge = [&](const Snapshot& shown, std::span<std::byte> page_bytes,
+                             std::uint64_t page) {
+    shown.read(page * kPageSize, page_bytes);
+    const std::uint64_t from = std::max(offset, page * kPageSize);
+    const std::uint64_t to = std::min(end, (page + 1) * kPageSize);
+    const auto part = page_bytes.subspan(from - page * kPageSize, to - from);
+    if (bytes) {
+      std::copy_n(bytes->begin() + static_cast<std::ptrdiff_t>(from - offset), to - from,
+                  part.begin());
+    } else {
+      std::fill(part.begin(), part.end(), std::byte{0});
+    }
+  };
+
+  for (;;) {
+    const SnapshotPtr shown = snapshot();
+    if (has_head) fill_edge(*shown, edge[0], first);
+    if (has_tail) fill_edge(*shown, edge[1], last);
+
+    const WriteGate::Pass pass(gate_);  // O3
+    const SnapshotPtr now = snapshot();
+    // What the edges were filled from is no longer what is below them.
+    if ((has_head || has_tail) && now->below != shown->below) continue;
+    record_view(*now);
+
+    Layer& layer = now->target();
+    const ByteView head = has_head ? ByteView(edge[0]) : ByteView();
+    const ByteView tail = has_tail ? ByteView(edge[1]) : ByteView();
+    const std::uint64_t inside = middle < middle_end ? middle_end - middle : 0;
+    if (bytes) {
+      const std::array<ByteView, 3> parts{
+          head, inside > 0 ? bytes->subspan(middle - offset, inside) : ByteView(), tail};
+      layer.write(first, parts);
+    } else {
+      if (has_head) layer.write(first, std::span(&head, 1));
+      if (inside > 0) layer.zero(middle / kPageSize, inside / kPageSize);
+      if (has_tail) layer.write(last, std::span(&tail, 1));
+    }
+    return;
+  }
+}
+
+void Overlay::record_view(const Snapshot& snapshot) {
+  if (view_recorded_.load(std::memory_order_acquire)) return;
+  std::lock_guard lock(state_mutex_);
+  if (view_recorded_.load(std::memory_order_relaxed)) return;
+  OverlayState state = state_.state();
+  state.view = snapshot.view->at();
+  state.base = snapshot.base;
+  state_.save(state);
+  view_recorded_.store(true, std::memory_order_release);  // O4
+}
+
+void Overlay::flush() {
+  try {
+    std::lock_guard sync_lock(sync_mutex_);
+    const SnapshotPtr now = snapshot();
+    now->bottom->sync();
+    now->top->sync();
+    std::lock_guard lock(state_mutex_);
+    OverlayState state = state_.state();
+    for (const Layer* layer : {now->bottom.get(), now->top.get()}) {
+      for (NamedLayer* named : {&state.bottom, &state.top}) {
+        if (named->number == layer->number() && !layer->empty()) named->flushed = true;
+      }
+    }
+    if (state != state_.state()) {
+      directory_file_.sync();
+      state_.save(state);  // O5
+    }
+    state_.sync();
+    remove_doomed();
+  } catch (const Error& error) {
+    set_failure(error.what());
+    throw;
+  }
+}
+
+ExtentList Overlay::data_extents(std::uint64_t offset, std::uint64_t length) const {
+  ExtentList extents;
+  if (length == 0) return extents;
+  const SnapshotPtr now = snapshot();
+  now->for_each_run(offset / kPageSize, rounded_up(offset + length) / kPageSize,
+                    [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
+                      if (layer != nullptr) {
+                        append_extent(extents, first * kPageSize, count * kPageSize);
+                        return;
+                      }
+                      for (const Extent& extent :
+                           padded_data_extents(*now->view, first * kPageSize, count * kPageSize)) {
+                        append_extent(extents, extent.offset, extent.length);
+                      }
+                    });
+  return clipped(extents, offset, length);
+}
+
+// --- what the agent does
+
+std::shared_ptr<Layer> Overlay::new_layer() {
+  const std::uint64_t number = next_layer_++;
+  try {
+    return Layer::create(directory_, number, size_);
+  } catch (const Error&) {
+    Layer::unlink(directory_, number);
+    throw;
+  }
+}
+
+void Overlay::save_and_swap(Snapshot next) {
+  {
+    std::lock_guard lock(state_mutex_);
+    OverlayState state = state_.state();
+    const std::array<NamedLayer, 2> old{state.bottom, state.top};
+    // A layer keeps what was promised about it.
+    const auto name = [&](const Layer& layer) {
+      const auto same = std::find_if(old.begin(), old.end(), [&](const NamedLayer& named) {
+        return named.number == layer.number();
+      });
+      return same != old.end() ? *same : NamedLayer{layer.number(), false};
+    };
+    state.view = next.view->at();
+    state.base = next.base;
+    state.bottom = name(*next.bottom);
+    state.top = name(*next.top);
+    state_.save(state);
+    for (const NamedLayer& named : old) {
+      if (named.number != state.bottom.number && named.number != state.top.number) {
+        doomed_.push_back(named.number);
+      }
+    }
+    view_recorded_.store(true, std::memory_order_release);
+  }
+  swap_in(std::move(next));
+}
+
+void Overlay::freeze() {
+  std::lock_guard control(control_mutex_);
+  Snapshot next = *snapshot();
+  if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
+  if (next.phase == Phase::kUnfolded) {
+    fold();
+    next = *snapshot();
+  }
+  const WriteGate::Closed closed(gate_);
+  next.phase = Phase::kFrozen;
+  swap_in(std::move(next));
+}
+
+void Overlay::unfreeze() {
+  std::lock_guard control(control_mutex_);
+  Snapshot next = *snapshot();
+  if (next.phase == Phase::kPlain) return;
+  {
+    const WriteGate::Closed closed(gate_);
+    next.phase = Phase::kUnfolded;
+    swap_in(std::move(next));
+  }
+  fold();
+}
+
+void Overlay::fold() {
+  try {
+    // Writers wait: what was written since the freeze is little, or the commit would not have
+    // failed so late.
+    const WriteGate::Closed closed(gate_);
+    Snapshot next = *snapshot();
+    next.phase = Phase::kPlain;
+    if (next.top->empty()) {
+      swap_in(std::move(next));
+    } else {
+      next.bottom->absorb(*next.top);
+      next.bottom->sync();
+      const std::shared_ptr<Layer> spare = new_layer();
+      {
+        // The bottom now holds what a flush may have promised of the top.
+        std::lock_guard lock(state_mutex_);
+        directory_file_.sync();
+        OverlayState state = state_.state();
+        state.bottom.flushed = true;
+        state_.save(state);
+      }
+      next.top = spare;
+      save_and_swap(std::move(next));
+    }
+    set_failure("");
+  } catch (const Error& error) {
+    set_failure(std::string("joining the writes after a failed commit: ") + error.what());
+    throw;
+  }
+}
+
+void Overlay::committed(std::shared_ptr<const View> view, const std::optional<ExtentList>& others) {
+  std::lock_guard control(control_mutex_);
+  if (snapshot()->phase != Phase::kFrozen) throw Busy("no commit is under way");
+  const std::shared_ptr<Layer> spare = new_layer();
+  const WriteGate::Closed closed(gate_);
+  Snapshot next = *snapshot();
+  next.bottom = std::exchange(next.top, spare);
+  next.phase = Phase::kPlain;
+  ++next.below;
+  const auto written_at = [&](const Extent& extent) {
+    const std::uint64_t first = extent.offset / kPageSize;
+    const std::uint64_t end = std::min(rounded_up(extent.end()), size_) / kPageSize;
+    if (first >= end) return false;
+    const PageBitmap::Run run = next.bottom->bits().run(first, end);
+    return run.set || run.count < end - first;
+  };
+  const bool touched =
+      !next.bottom->empty() && (!others || std::any_of(others->begin(), others->end(), written_at));
+  next.base = touched ? next.view->at() : view->at();  // O7
+  next.view = std::move(view);
+  save_and_swap(std::move(next));
+}
+
+ExtentList Overlay::abort(std::shared_ptr<const View> view) {
+  std::lock_guard control(control_mutex_);
+  if (snapshot()->phase == Phase::kFrozen) throw Busy("a commit is under way");
+  const std::shared_ptr<Layer> bottom = new_layer();
+  const std::shared_ptr<Layer> top = new_layer();
+  const WriteGate::Closed closed(gate_);
+  Snapshot next = *snapshot();
+  ExtentList given_up = next.dirty_extents(0, size_);
+  next.bottom = bottom;
+  next.top = top;
+  next.phase = Phase::kPlain;
+  ++next.below;
+  next.base = view->at();
+  next.view = std::move(view);
+  save_and_swap(std::move(next));
+  set_failure("");
+  return given_up;
+}
+
+void Overlay::move_view(std::shared_ptr<const View> view) {
+  std::lock_guard control(control_mutex_);
+  const WriteGate::Closed closed(gate_);
+  Snapshot next = *snapshot();
+  if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
+  if (next.dirty()) throw Busy("there are uncommitted writes");
+  ++next.below;
+  next.base = view->at();
+  next.view = std::move(view);
+  view_recorded_.store(false, std::memory_order_release);
+  swap_in(std::move(next));
+}
+
+void Overlay::tidy() {
+  std::lock_guard sync_lock(sync_mutex_);
+  std::lock_guard lock(state_mutex_);
+  state_.sync();
+  remove_doomed();
+}
+
+void Overlay::remove_doomed() {
+  while (!doomed_.empty()) {
+    Layer::unlink(directory_, doomed_.back());
+    doomed_.pop_back();
+  }
+}
+
+void Overlay::destroy() {
+  {
+    std::lock_guard control(control_mutex_);
+    const WriteGate::Closed closed(gate_);
+    Snapshot next = *snapshot();
+    next.phase = Phase::kUnfolded;
+    swap_in(std::move(next));
+  }
+  abort(view());
+  tidy();
+  // The layers are empty now: whatever part of this a crash cuts off, nothing is left to lose.
+  const SnapshotPtr last = snapshot();
+  std::error_code ignored;  // a directory that holds something else stays
+  std::filesystem::remove(directory_ + "/state", ignored);
+  directory_file_.sync();
+  Layer::unlink(directory_, last->bottom->number());
+  Layer::unlink(directory_, last->top->number());
+  std::filesystem::remove(directory_, ignored);
+}
+
+Overlay::Status Overlay::status() const {
+  Status status;
+  SnapshotPtr now;
+  {
+    std::lock_guard lock(snapshot_mutex_);
+    now = snapshot_;
+    status.error = failure_;
+  }
+  status.at = now->view->at();
+  status.base = now->base;
+  const std::uint64_t bottom = now->bottom->bits().count() * kPageSize;
+  const std::uint64_t top = now->top->bits().count() * kPageSize;
+  switch (now->phase) {
+    case Phase::kPlain:
+      status.dirty_bytes = bottom;
+      break;
+    case Phase::kFrozen:
+      status.dirty_bytes = top;
+      status.frozen_bytes = bottom;
+      break;
+    case Phase::kUnfolded:
+      status.dirty_bytes = total_length(now->dirty_extents(0, size_));
+      break;
+  }
+  status.overlay_bytes = now->bottom->bytes_on_disk() + now->top->bytes_on_disk();
+  return status;
+}
+
+// --- frozen
+
+std::shared_ptr<const Overlay::Frozen> Overlay::frozen() const {
+  Snapshot now = *snapshot();
+  if (now.phase != Phase::kFrozen) throw Busy("no commit is under way");
+  now.top = nullptr;
+  return std::make_shared<const Frozen>(*this, std::move(now));
+}
+
+void Overlay::Frozen::check() const {
+  const SnapshotPtr now = overlay_.snapshot();
+  if (now->phase != Phase::kFrozen || now->bottom != snapshot_.bottom) {
+    throw Failed("the commit for which the writes were frozen is over");
+  }
+}
+
+ExtentList Overlay::Frozen::dirty_extents(std::uint64_t offset, std::uint64_t length) const {
+  check();
+  return snapshot_.dirty_extents(offset, length);
+}
+
+void Overlay::Frozen::read(std::uint64_t offset, std::span<std::byte> out) const {
+  snapshot_.read(offset, out);
+  check();  // afterwards: while it was read it stood still
+}
+
+}  // namespace zbig

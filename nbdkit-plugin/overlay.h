@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bigfile/extent.h"
+#include "bigfile/view.h"
+#include "nbdkit-plugin/file.h"
+#include "nbdkit-plugin/overlay_layer.h"
+#include "nbdkit-plugin/overlay_state.h"
+#include "nbdkit-plugin/write_gate.h"
+
+// Overlay: a view of a volume, and the uncommitted writes of one device above it.
+//
+// Problem. A program's stores reach the server whenever the kernel likes, hours before a commit or
+// seconds after one began, and the kernel drops its copy as soon as they are answered. So they must
+// be kept until a commit made them a transaction, through crashes of the server; a commit must see
+// a state that stands still, while the program goes on writing; and if it fails, its writes must be
+// dirty as before.
+//
+// Shape. Two layers (see Layer) lie over the view: *bottom* and *top*; where both have a page, top
+// counts. The phase says what they mean:
+//
+//   plain     writes go to the bottom; the top is empty, a spare that waits for the next freeze
+//   frozen    the bottom stands still, a commit reads it; writes go to the top
+//   unfolded  the commit failed: both are dirty; writes go to the top, until it was folded into the
+//             bottom and the phase is plain again
+//
+//                 freeze                    committed: bottom goes, top becomes bottom
+//        plain ------------> frozen -----------------------------------> plain
+//          ^                    | unfreeze
+//          +---- unfolded <-----+
+//            fold
+//
+// The state file always names both layers, so freezing needs no I/O: one pointer is swapped. And
+// since a page of the top always counts over the bottom's, the files mean the same in every phase:
+// whatever state a crash leaves, folding top into bottom at open gives back all that was dirty.
+//
+// What holds:
+//
+// O1  A page is written as a whole. Who writes a part of one takes the rest from what the device
+//     shows (layers, view) while it holds the page's lock, so two writers of parts of one page both
+//     prevail, and a page in a layer needs nothing below it.
+// O2  A reader takes one snapshot (view, layers, phase) and finishes on it. Every step that changes
+//     what is below a page (committed, abort, moving the view) is the swap of one pointer; so a
+//     reader sees a transaction whole or not at all, and waits for no step.
+// O3  A writer is inside the gate while it writes to a layer and marks the page, and every swap is
+//     done with the gate closed. So no write lands in a layer that just froze or was dropped.
+// O4  While nothing is dirty the state file's view may be out of date; it is put right before the
+//     first page is marked.
+// O5  What flush() acknowledged survives a loss of power: data, then the durable bits, then the
+//     directory, then a state that says that the layer must be there. Layers that were never
+//     flushed may be missing after a loss of power, and count as empty.
+// O6  A layer's files go only after a state without it is on the disk.
+// O7  base() is a view such that whatever another client changed after it, in a block that is
+//     dirty here, has to be a conflict. It is the view on which the pages were written, or a later
+//     one if `committed` found that nothing of theirs changed in between.
+//
+// A crash before the sync in tidy() may bring back, as dirty, a layer that was committed. That is
+// harmless: what already landed compares equal, and a commit of it stores nothing (rule 5 of
+// docs/architecture.md).
+//
+// Locks, in this order: control > page locks > gate > state > snapshot; sync > state. The page
+// locks are held while the rest of a page is read from the view, no other lock is.
+
+namespace zbig {
+
+class Overlay {
+ public:
+  // The view at `recorded`, the tid on which uncommitted writes were made; or the view that the
+  // caller wants, if there are none.
+  using ViewAt = std::function<std::shared_ptr<const View>(std::optional<Tid> recorded)>;
+
+  // Opens the overlay in `directory`, or makes one. `size`: of the device, a multiple of kPageSize;
+  // 0: that of the view rounded up, or what it was if there are uncommitted writes. Throws Busy if
+  // it is open already, Invalid if there are writes past `size`, Corrupt, and what view_at throws.
+  static std::unique_ptr<Overlay> open(const std::string& directory, std::uint64_t size,
+                                       const ViewAt& view_at);
+  // Syncs what can be synced.
+  ~Overlay();
+  Overlay(const Overlay&) = delete;
+  Overlay& operator=(const Overlay&) = delete;
+
+  std::uint64_t size() const { return size_; }
+  const std::string& directory() const { return directory_; }
+
+  // --- what a device does; any thread, ranges lie within the size
+
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
+  void write(std::uint64_t offset, ByteView bytes);
+  void zero(std::uint64_t offset, std::uint64_t length);
+  // Everything that was answered before it began is safe from a loss of power.
+  void flush();
+  // What is not known to be zeros: dirty pages, and the data of the view.
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const;
+  std::shared_ptr<const View> view() const { return snapshot()->view; }
+
+  // --- what the agent does; any thread, one after another
+
+  // What is dirty from now on belongs to a commit. O(1). Throws Busy if it is frozen.
+  void freeze();
+  // The frozen writes are dirty again. Nothing happens if it is not frozen. If folding fails (no
+  // space) it is tried again at the next freeze; no write is lost meanwhile.
+  void unfreeze();
+  // The frozen writes are in `view`. `others`: where other clients changed something between the
+  // old view and this one (O7); nothing: anywhere. Throws Busy if it is not frozen.
+  void committed(std::shared_ptr<const View> view, const std::optional<ExtentList>& others);
+  // Gives up all writes and returns where they were. Throws Busy while frozen.
+  ExtentList abort(std::shared_ptr<const View> view);
+  // Throws Busy if anything is dirty.
+  void move_view(std::shared_ptr<const View> view);
+  // Brings to the disk, and removes from it, what a step above left for later.
+  void tidy();
+  // Removes the overlay's files. The object must not be used afterwards.
+  void destroy();
+
+  struct Status {
+    Tid at;
+    Tid base;
+    std::uint64_t dirty_bytes = 0;   // not counting what is frozen
+    std::uint64_t frozen_bytes = 0;  // of the commit under way
+    std::uint64_t overlay_bytes = 0;
+    std::string error;  // why the last fold or flush failed; empty if it did not
+  };
+  Status status() const;
+
+  // --- the frozen writes, as a commit reads them
+
+  class Frozen;
+  // Throws Busy if it is not frozen.
+  std::shared_ptr<const Frozen> frozen() const;
+
+ private:
+  enum class Phase { kPlain, kFrozen, kUnfolded };
+  struct Snapshot {
+    std::shared_ptr<const View> view;
+    std::shared_ptr<Layer> bottom;
+    std::shared_ptr<Layer> top;  // null in a Frozen, which shows none of it
+    Phase phase = Phase::kPlain;
+    Tid base;                 // O7; the view's tid while nothing is dirty
+    std::uint64_t below = 0;  // counts the changes of what is below a clean page
+
+    bool dirty() const { return !bottom->empty() || !top->empty(); }
+    Layer& target() const { return phase == Phase::kPlain ? *bottom : *top; }
+    // Calls `visit(layer or nullptr for the view, first page, count)` over pages [first, end).
+    template <class Visit>
+    void for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const;
+    ExtentList dirty_extents(std::uint64_t offset, std::uint64_t length) const;
+    void read(std::uint64_t offset, std::span<std::byte> out) const;
+  };
+  using SnapshotPtr = std::shared_ptr<const Snapshot>;
+
+  Overlay(std::string directory, File directory_file, StateFile state, std::uint64_t next_layer,
+          Snapshot snapshot);
+
+  SnapshotPtr snapshot() const;
+  void swap_in(Snapshot next);
+  void set_failure(const std::string& sentence);
+  static Snapshot load_layers(const std::string& directory, const OverlayState& state,
+                              std::uint64_t size);
+  // The range widened to whole pages (O1). `bytes`: nothing to write zeros.
+  void write_pages(std::uint64_t offset, std::uint64_t length, std::optional<ByteView> bytes);
+  void record_view(const Snapshot& snapshot);
+  std::shared_ptr<Layer> new_layer();
+  // From unfolded to plain.
+  void fold();
+  // The last part of a step: saves the state of `next` and swaps it in. The gate is closed.
+  void save_and_swap(Snapshot next);
+  void remove_doomed();
+
+  const std::string directory_;
+  const File directory_file_;  // holds the lock
+  const std::uint64_t size_;
+  PageLocks page_locks_;
+  WriteGate gate_;
+  std::mutex control_mutex_;
+  std::mutex sync_mutex_;
+
+  std::uint64_t next_layer_ = 0;  // guarded by control_mutex_
+
+  std::mutex state_mutex_;
+  StateFile state_;                    // guarded by state_mutex_
+  std::vector<std::uint64_t> doomed_;  // likewise; layers to remove once the state is synced (O6)
+  std::atomic<bool> view_recorded_ = false;  // O4; changes to false with the gate closed
+
+  mutable std::mutex snapshot_mutex_;
+  SnapshotPtr snapshot_;  // guarded by snapshot_mutex_
+  std::string failure_;   // likewise; see Status::error
+};
+
+// A frozen overlay: its dirty extents, and what the device showed when it was frozen. Throws Failed
+// once the overlay is no longer frozen.
+class Overlay::Frozen {
+ public:
+  Frozen(const Overlay& overlay, Snapshot snapshot)
+      : overlay_(overlay), snapshot_(std::move(snapshot)) {}
+  ExtentList dirty_extents(std::uint64_t offset, std::uint64_t length) const;
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
+
+ private:
+  void check() const;
+
+  const Overlay& overlay_;
+  const Snapshot snapshot_;
+};
+
+}  // namespace zbig

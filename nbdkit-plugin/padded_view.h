@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "bigfile/view.h"
+
+// A device is as large as its view rounded up to whole pages, or larger; what lies past the view
+// reads as zeros (even where a block of an array has bytes there that are no part of the array).
+
+namespace zbig {
+
+inline std::uint64_t rounded_up(std::uint64_t size) {
+  return (size + kPageSize - 1) / kPageSize * kPageSize;
+}
+
+inline void read_padded(const View& view, std::uint64_t offset, std::span<std::byte> out) {
+  const std::uint64_t size = view.size();
+  const std::size_t inside =
+      offset < size ? static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size - offset))
+                    : 0;
+  if (inside > 0) view.read(offset, out.first(inside));
+  std::fill(out.begin() + static_cast<std::ptrdiff_t>(inside), out.end(), std::byte{0});
+}
+
+inline ExtentList padded_data_extents(const View& view, std::uint64_t offset,
+                                      std::uint64_t length) {
+  const std::uint64_t size = view.size();
+  if (offset >= size) return {};
+  return view.data_extents(offset, std::min(length, size - offset));
+}
+
+}  // namespace zbig

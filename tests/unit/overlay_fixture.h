@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "nbdkit-plugin/overlay.h"
+#include "nbdkit-plugin/padded_view.h"
+
+// What the tests of the overlay share: a view that is a buffer, and a directory that goes away.
+
+namespace zbig {
+
+// A view of `bytes`, all of it data.
+class BufferView : public View {
+ public:
+  BufferView(Tid at, std::vector<std::byte> bytes) : at_(at), bytes_(std::move(bytes)) {}
+  // `size` bytes of a pattern that no other seed gives.
+  static std::shared_ptr<const View> of_pattern(Tid at, std::size_t size, unsigned seed) {
+    std::vector<std::byte> bytes(size);
+    for (std::size_t i = 0; i < size; ++i)
+      bytes[i] = std::byte(1 + (i / 7 + i / 4096 + seed) % 255);
+    return std::make_shared<BufferView>(at, std::move(bytes));
+  }
+
+  const Volume& volume() const override { return volume_; }
+  Tid at() const override { return at_; }
+  std::uint64_t size() const override { return bytes_.size(); }
+  void read(std::uint64_t offset, std::span<std::byte> out) const override {
+    std::fill(out.begin(), out.end(), std::byte{0});
+    if (offset < bytes_.size()) {
+      std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset),
+                  std::min(out.size(), bytes_.size() - offset), out.begin());
+    }
+  }
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override {
+    return clipped({{0, bytes_.size()}}, offset, length);
+  }
+  void prefetch(std::uint64_t, std::uint64_t) const override {}
+  std::shared_ptr<const View> advance(Tid to, std::span<const Oid>) const override {
+    return std::make_shared<BufferView>(to, bytes_);
+  }
+
+ private:
+  Volume volume_;
+  Tid at_;
+  std::vector<std::byte> bytes_;
+};
+
+class OverlayTest : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kPages = 64;
+  static constexpr std::uint64_t kSize = kPages * kPageSize;
+  static constexpr Tid kFirst{0x1000};
+  static constexpr Tid kSecond{0x2000};
+
+  void SetUp() override {
+    std::string path = (std::filesystem::temp_directory_path() / "zbig-overlay-XXXXXX").string();
+    ASSERT_NE(mkdtemp(path.data()), nullptr);
+    root_ = path;
+    view_ = BufferView::of_pattern(kFirst, kSize, 0);
+    next_view_ = BufferView::of_pattern(kSecond, kSize, 100);
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+
+  std::string directory() const { return (root_ / "overlay").string(); }
+  std::unique_ptr<Overlay> open(const std::string& directory, std::uint64_t size = kSize) {
+    return Overlay::open(directory, size, [&](std::optional<Tid> recorded) {
+      recorded_ = recorded;
+      return view_;
+    });
+  }
+  std::unique_ptr<Overlay> open() { return open(directory()); }
+
+  static std::vector<std::byte> filled(std::size_t length, unsigned value) {
+    return std::vector<std::byte>(length, std::byte(value));
+  }
+  static std::vector<std::byte> read(const Overlay& overlay, std::uint64_t offset = 0,
+                                     std::uint64_t length = kSize) {
+    std::vector<std::byte> out(length);
+    overlay.read(offset, out);
+    return out;
+  }
+  static std::vector<std::byte> read(const View& view) {
+    std::vector<std::byte> out(kSize);
+    view.read(0, out);
+    return out;
+  }
+  // What kill -9 leaves: the files as they are at this moment, without a last flush.
+  std::string copy_as_killed(const std::string& name) {
+    const std::filesystem::path to = root_ / name;
+    std::filesystem::remove_all(to);
+    std::filesystem::copy(directory(), to);
+    return to.string();
+  }
+  // What a loss of power leaves at worst: the same, in another boot.
+  std::string copy_as_after_reboot(const std::string& name) {
+    const std::string to = copy_as_killed(name);
+    std::optional<StateFile> file = StateFile::load(to);
+    OverlayState state = file->state();
+    state.boot_id = "another boot";
+    file->save(state);
+    return to;
+  }
+
+  std::filesystem::path root_;
+  std::shared_ptr<const View> view_;
+  std::shared_ptr<const View> next_view_;
+  std::optional<Tid> recorded_;
+};
+
+}  // namespace zbig
