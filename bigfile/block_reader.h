@@ -8,14 +8,15 @@
 
 // Bytes of blocks, from their ZBlks.
 //
-// All blocks of one call go to the storage together: one batch for each level of indirection (ZBlks,
-// then chunk tables, then ZData), and one for the payloads, which land in the caller's buffers.
+// All blocks of one call go to the storage together: one batch for each level of indirection
+// (ZBlks, then chunk tables, then ZData), and one for the payloads, which land in the caller's
+// buffers.
 //
 // Of a ZBlk1 a small read brings only the chunks that it touches, and their places are remembered.
-// A big one reads each ZData, 4 KiB of payload behind some 46 bytes of pickle, with one part for the
-// pickle and one for the payload, by guessing that it is laid out as the last one was. The guess is
-// checked against what was read; nothing of it is kept, so a sequential read of a big volume does not
-// push out what random reads need.
+// A big one reads each ZData, 4 KiB of payload behind some 46 bytes of pickle, with one part for
+// the pickle and one for the payload, by guessing that it is laid out as the last one was. The
+// guess is checked against what was read; nothing of it is kept, so a sequential read of a big
+// volume does not push out what random reads need.
 
 namespace zbig {
 

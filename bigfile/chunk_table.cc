@@ -44,7 +44,8 @@ std::vector<Chunk> chunks_in(const Objects& objects, Oid chunktab, std::uint64_t
     const BTreeNode& node = leaf.node->node;
     const std::size_t place = node.lower_bound(first);
     if (place > 0) {
-      chunks.insert(chunks.begin(), make_chunk(node.keys[place - 1], node.refs[place - 1], blksize));
+      chunks.insert(chunks.begin(),
+                    make_chunk(node.keys[place - 1], node.refs[place - 1], blksize));
     } else if (const auto before = last_before(tree, leaf)) {
       chunks.insert(chunks.begin(), make_chunk(before->first, before->second, blksize));
     }

@@ -15,13 +15,14 @@ namespace zbig {
 
 struct Chunk {
   std::uint64_t offset = 0;  // in the block
-  std::uint64_t limit = 0;   // the chunk must end by here: where the next one begins, or the block ends
+  std::uint64_t limit =
+      0;  // the chunk must end by here: where the next one begins, or the block ends
   Ref zdata;
 };
 
 // The chunks that bytes [from, to) of a block of `blksize` bytes may lie in, ascending: those that
-// begin there, and the last one that begins before. With the whole block asked for, the whole table.
-// Throws Corrupt for an offset outside the block.
+// begin there, and the last one that begins before. With the whole block asked for, the whole
+// table. Throws Corrupt for an offset outside the block.
 std::vector<Chunk> chunks_in(const Objects& objects, Oid chunktab, std::uint64_t from,
                              std::uint64_t to, std::uint64_t blksize);
 

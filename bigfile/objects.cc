@@ -6,6 +6,7 @@
 
 #include "zodb/error.h"
 #include "zodb/payload.h"
+#include "zodb/pickle_reader.h"
 #include "zodb/record.h"
 
 namespace zbig {
@@ -26,9 +27,8 @@ bool holds_payload(KnownClass cls) {
 
 void check_class(const Ref& ref, const BlockObject& object, Tid at) {
   if (!ref.cls || ref.cls->known() == object.cls) return;
-  throw Corrupt(describe_object(ref.oid, at) + ": it is a " +
-                ClassId::of(object.cls).name().str() + " and is referred to as a " +
-                ref.cls->name().str());
+  throw Corrupt(describe_object(ref.oid, at) + ": it is a " + ClassId::of(object.cls).name().str() +
+                " and is referred to as a " + ref.cls->name().str());
 }
 
 }  // namespace
@@ -175,13 +175,45 @@ std::vector<BlockObject> Objects::block_objects(std::span<const Ref> refs) const
   return result;
 }
 
+std::vector<std::optional<KnownClass>> Objects::classes(std::span<const Oid> oids) const {
+  std::vector<std::optional<KnownClass>> result(oids.size());
+  std::vector<std::optional<RecordRef>> located(oids.size());
+  storage_.locate(oids, at_, located);
+  // The first bytes of a record name its class, unless it is compressed.
+  std::vector<std::byte> heads(oids.size() * kPayloadHeadSize);
+  std::vector<ReadPart> parts;
+  std::vector<std::size_t> index;
+  for (std::size_t i = 0; i < oids.size(); ++i) {
+    if (!located[i]) continue;
+    const std::size_t size = std::min<std::uint64_t>(kPayloadHeadSize, located[i]->size);
+    parts.push_back({*located[i], 0, {heads.data() + i * kPayloadHeadSize, size}});
+    index.push_back(i);
+  }
+  storage_.read(parts);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (!is_compressed(parts[i].out)) {
+      try {
+        PickleReader reader(parts[i].out);
+        Value cls = reader.next();
+        if (cls.kind() == Kind::kTuple && cls.size() > 0) cls = cls[0];
+        if (const auto id = cls.class_id()) result[index[i]] = id->known();
+        if (cls.kind() == Kind::kClass) continue;
+      } catch (const Corrupt&) {
+        // Cut off in the middle of an unusual class pickle.
+      }
+    }
+    const auto object = load_object(storage_, parts[i].ref.oid, at_);
+    if (object && object->record.id()) result[index[i]] = object->record.id()->known();
+  }
+  return result;
+}
+
 std::shared_ptr<const Bytes> Objects::inflated(const BlockObject& object) const {
   if (auto cached = caches_.inflated.find(object.ref.oid, at_)) return std::move(*cached);
   Bytes data(object.ref.size);
   storage_.read(object.ref, 0, data);
   try {
-    auto result =
-        std::make_shared<const Bytes>(inflate_record(std::move(data), max_record()));
+    auto result = std::make_shared<const Bytes>(inflate_record(std::move(data), max_record()));
     if (object.offset + object.length > result->size()) {
       throw Corrupt("its record is shorter than it was");
     }

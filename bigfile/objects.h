@@ -89,6 +89,10 @@ class Objects final : public NodeSource {
   std::vector<BlockObject> block_objects(std::span<const Ref> refs) const;
   BlockObject block_object(const Ref& ref) const { return block_objects({&ref, 1}).front(); }
 
+  // The known classes of objects, as their records say; nothing for an object that does not exist,
+  // or of no known class. One batch for those that are not cached.
+  std::vector<std::optional<KnownClass>> classes(std::span<const Oid> oids) const;
+
   // The record of an object whose record is compressed, in the clear.
   std::shared_ptr<const Bytes> inflated(const BlockObject& object) const;
 

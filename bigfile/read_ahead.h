@@ -16,9 +16,9 @@
 // ReadAhead: brings what is dirty from its source, a little ahead of the one who encodes it.
 //
 // A commit is bound by two copies, source to memory and memory to database, which do not need each
-// other. A thread of its own makes the first one, into a few buffers that go round; the caller makes
-// the second. The unit is a run of blocks, of about 2 MiB: one block of the usual size, many small
-// ones.
+// other. A thread of its own makes the first one, into a few buffers that go round; the caller
+// makes the second. The unit is a run of blocks, of about 2 MiB: one block of the usual size, many
+// small ones.
 //
 // I1  Memory: kBuffers runs, whatever is dirty. Pages of a buffer that no dirty byte falls on are
 //     never touched, so that a few dirty bytes in a huge block cost a few pages.
@@ -32,7 +32,7 @@ namespace zbig {
 struct DirtyRun {
   std::uint64_t first = 0;
   std::uint64_t count = 0;
-  ExtentList dirty;  // in bytes of the volume
+  ExtentList dirty;                    // in bytes of the volume
   std::unique_ptr<std::byte[]> bytes;  // of count * blksize; only what is dirty is defined
 };
 

@@ -124,9 +124,7 @@ class RevisionCache {
   };
 
   std::span<Shard> all() const { return {shards_.get(), shard_mask_ + 1}; }
-  Shard& shard_of(Oid oid) const {
-    return shards_[(std::hash<Oid>()(oid) >> 56) & shard_mask_];
-  }
+  Shard& shard_of(Oid oid) const { return shards_[(std::hash<Oid>()(oid) >> 56) & shard_mask_]; }
 
   const std::size_t max_shard_bytes_;
   const std::size_t shard_mask_;

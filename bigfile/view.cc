@@ -152,8 +152,7 @@ std::shared_ptr<const View> View::open(std::shared_ptr<const Storage> storage, V
     throw NotFound("no volume " + volume.path + " in " + storage->url() + " as of " + at.hex());
   }
   auto caches = std::make_shared<ObjectCaches>(at);
-  return std::make_shared<CachedView>(std::move(storage), std::move(*found), at,
-                                      std::move(caches));
+  return std::make_shared<CachedView>(std::move(storage), std::move(*found), at, std::move(caches));
 }
 
 }  // namespace zbig
