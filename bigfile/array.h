@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <string>
-#include <string_view>
-#include <vector>
-
 #include "bigfile/volume.h"
 #include "zodb/pickle_value.h"
 #include "zodb/pickle_writer.h"
@@ -18,16 +12,6 @@
 // it with byte order and, where the code does not say it, the size.
 
 namespace zbig {
-
-// What a device needs of an item type.
-struct ItemType {
-  std::string str;  // as numpy's dtype.str
-  std::uint64_t size = 0;
-};
-
-// "<f8", "|u1", "f8", "S5", "M8[ns]" ...; without a byte order it is this machine's. Nothing for
-// what is no simple type of numpy; a structured one has no such name.
-std::optional<ItemType> parse_item_type(std::string_view text);
 
 struct ArrayState {
   ArrayInfo info;
