@@ -64,7 +64,7 @@ class Maker {
     out.end_tuple();
     objects_.push_back({oid, kNoTid, out.finish()});
 
-    BTreeNode table{BTreeNode::Shape::kEmpty, ClassId::of(KnownClass::kLOBTree), {}, {}, {}};
+    BTreeNode table(ClassId::of(KnownClass::kLOBTree));
     std::optional<Oid> last;
     if (!volume_.array && volume_.raw_size > 0) {
       last = new_oid();

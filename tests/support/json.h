@@ -20,6 +20,7 @@ class Json {
   static Json parse_file(const std::string& path);
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+  bool is_text() const { return std::holds_alternative<std::string>(value_); }
   const std::string& text() const { return std::get<std::string>(value_); }
   double number() const { return std::get<double>(value_); }
   bool flag() const { return std::get<bool>(value_); }

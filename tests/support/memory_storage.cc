@@ -6,7 +6,7 @@
 
 #include "zodb/error.h"
 
-namespace zbig::testing {
+namespace zbig::test {
 
 class MemoryStorage::Listener : public Subscription {
  public:
@@ -223,4 +223,4 @@ std::unique_ptr<StorageTransaction> MemoryStorage::begin(const TransactionMeta& 
   return std::make_unique<Transaction>(*this, meta);
 }
 
-}  // namespace zbig::testing
+}  // namespace zbig::test

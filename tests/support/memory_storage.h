@@ -19,7 +19,7 @@
 // step in between another client's moves: `before_begin` runs when a transaction is asked for, and
 // `fail_store` may throw what a full disk would.
 
-namespace zbig::testing {
+namespace zbig::test {
 
 class MemoryStorage : public Storage {
  public:
@@ -100,4 +100,4 @@ class MemoryStorage : public Storage {
   Tid last_tid_;
 };
 
-}  // namespace zbig::testing
+}  // namespace zbig::test

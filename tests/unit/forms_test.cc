@@ -14,7 +14,7 @@ namespace zbig {
 namespace {
 
 // A storage of which only the newest transaction is known.
-class HeadOnly : public testing::MemoryStorage {
+class HeadOnly : public test::MemoryStorage {
  public:
   explicit HeadOnly(Tid head) : head_(head) {}
   Tid last_tid() const override { return head_; }
