@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/control_client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "agent/api/error_word.h"
+#include "agent/fd.h"
+#include "zodb/error.h"
+
+namespace zbig {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kMaxLine = 1u << 20;
+
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    throw Invalid("socket path " + path + ": longer than " +
+                  std::to_string(sizeof address.sun_path - 1) + " bytes");
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+void wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    pollfd item{.fd = fd, .events = events, .revents = 0};
+    const int n = left.count() <= 0 ? 0 : ::poll(&item, 1, static_cast<int>(left.count()));
+    if (n > 0) return;
+    if (n == 0) throw Unavailable("the server at " + path + " does not answer");
+  }
+}
+
+}  // namespace
+
+Fd connect_unix_socket(const std::string& path) {
+  const sockaddr_un address = address_of(path);
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) throw_errno("make a socket", errno);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    throw Unavailable("connect to " + path + ": " + std::strerror(errno));
+  }
+  return fd;
+}
+
+Fd listen_unix_socket(const std::string& path) {
+  const sockaddr_un address = address_of(path);
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) throw_errno("make a socket", errno);
+  // The mode of the socket from its first moment; the process has one thread at this point.
+  const mode_t before = ::umask(0177);
+  const int bound = ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::umask(before);
+  if (bound != 0) throw_errno("make the socket " + path, error);
+  if (::listen(fd.get(), 64) != 0) throw_errno("listen on " + path, errno);
+  return fd;
+}
+
+Json control_request(const std::string& socket_path, const Json& request,
+                     std::chrono::milliseconds timeout) {
+  const auto deadline = Clock::now() + timeout;
+  const Fd fd = connect_unix_socket(socket_path);
+  const std::string line = request.dump() + "\n";
+  for (std::size_t done = 0; done < line.size();) {
+    wait_for(fd.get(), POLLOUT, deadline, socket_path);
+    const ssize_t n = ::send(fd.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+    if (n < 0) throw Unavailable("the server at " + socket_path + ": " + std::strerror(errno));
+    done += static_cast<std::size_t>(n);
+  }
+  std::string reply;
+  while (!reply.ends_with('\n')) {
+    wait_for(fd.get(), POLLIN, deadline, socket_path);
+    char buffer[16384];
+    const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+    if (n <= 0) throw Unavailable("the server at " + socket_path + " went away");
+    reply.append(buffer, static_cast<std::size_t>(n));
+    if (reply.size() > kMaxLine) throw Failed("the server at " + socket_path + ": endless reply");
+  }
+  Json answer = Json::parse(reply, nullptr, false);
+  if (!answer.is_object() || !answer.contains("ok") || !answer["ok"].is_boolean()) {
+    throw Failed("the server at " + socket_path + ": no reply of this protocol");
+  }
+  if (answer["ok"].get<bool>()) return answer;
+  const auto text = [&](const char* key) {
+    return answer.contains(key) && answer[key].is_string() ? answer[key].get<std::string>() : "";
+  };
+  throw_error(error_code(text("code")), text("error"));
+}
+
+}  // namespace zbig

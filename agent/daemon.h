@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <string>
+
+#include "agent/fd.h"
+
+// Going into the background, so that whoever started it learns whether it works.
+//
+// The process forks before it does anything; the child starts up and reports through a pipe, and
+// the parent waits for the report: nothing is an error too, for the child is dead then.
+
+namespace zbig {
+
+class Daemon {
+ public:
+  // In the child: returns. In the parent: does not return; exits with the child's report, its text
+  // on stderr. Before any thread.
+  static Daemon fork_to_background();
+  Daemon() = default;  // stays in the foreground: reports go nowhere
+
+  // Up and running. From now on stderr goes to `log_path`.
+  void report_ready(const std::string& log_path);
+  // It will not be. The parent prints the text and exits with the status.
+  void report_failure(int status, const std::string& text);
+  bool in_background() const { return static_cast<bool>(pipe_); }
+
+ private:
+  Fd pipe_;
+};
+
+// Tells systemd (sd_notify(3)): "READY=1", "STOPPING=1". Nothing happens without NOTIFY_SOCKET.
+void notify_service_manager(const std::string& message) noexcept;
+
+}  // namespace zbig

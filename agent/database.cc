@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/database.h"
+
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "agent/files.h"
+#include "agent/hinted_error.h"
+#include "agent/log.h"
+#include "agent/nbd_connection.h"
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kStatusDeadline{1000};
+constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+
+std::uint64_t number_of(const Json& json, const char* key) {
+  return json.contains(key) && json[key].is_number_unsigned() ? json[key].get<std::uint64_t>() : 0;
+}
+
+void remove_link(const std::string& link, const std::string& node) {
+  std::error_code error;
+  if (std::filesystem::read_symlink(link, error) == node && !error) {
+    std::filesystem::remove(link, error);
+  }
+}
+
+}  // namespace
+
+Database::Database(Context context, std::string url)
+    : context_(std::move(context)),
+      url_(std::move(url)),
+      server_(context_.places, url_),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!wake_fd_) throw_errno("make an eventfd", errno);
+}
+
+Database::~Database() {
+  keeper_.request_stop();
+  wake_keeper();
+}
+
+// --- devices by name
+
+void Database::remember(DeviceRecord record) {
+  auto device = std::make_unique<Device>();
+  device->last_commit = context_.store->last_commit(record.name);
+  device->problem = "it is being brought back";
+  device->record = std::move(record);
+  const std::lock_guard lock(mutex_);
+  const std::string name = device->record.name;
+  devices_[name] = std::move(device);
+}
+
+Database::Device& Database::find(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  const auto at = devices_.find(name);
+  if (at == devices_.end()) throw NotFound("no device " + name);
+  return *at->second;
+}
+
+Database::Device& Database::find_usable(const std::string& name) {
+  Device& device = find(name);
+  if (!device.record.attached) {
+    throw HintedError(ErrorCode::kNotFound, "device " + name + " is detached",
+                      "attach " + device.record.volume + " again to get its uncommitted data back");
+  }
+  if (!device.served) {
+    throw Unavailable("device " + name + " does not work at the moment: " + device.problem);
+  }
+  return device;
+}
+
+std::vector<Database::Device*> Database::attached_devices() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Device*> result;
+  for (auto& [name, device] : devices_) {
+    if (device->record.attached) result.push_back(device.get());
+  }
+  return result;
+}
+
+std::optional<std::string> Database::kept_device(const std::string& volume,
+                                                 const std::optional<std::string>& name) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [own_name, device] : devices_) {
+    if (!device->record.attached && device->record.volume == volume &&
+        (!name || *name == own_name)) {
+      return own_name;
+    }
+  }
+  return std::nullopt;
+}
+
+bool Database::has(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  return devices_.contains(name);
+}
+
+std::optional<std::string> Database::name_of(const std::string& device) const {
+  const std::lock_guard lock(mutex_);
+  if (devices_.contains(device)) return device;
+  for (const auto& [name, item] : devices_) {
+    if (item->record.attached && node_of(item->record) == device) return name;
+  }
+  return std::nullopt;
+}
+
+bool Database::empty() const {
+  const std::lock_guard lock(mutex_);
+  return devices_.empty();
+}
+
+Gate::Pass Database::enter(const std::string& operation) {
+  return gate_.enter(operation, context_.stop);
+}
+
+void Database::save(Device& device) { context_.store->save(device.record); }
+
+std::string Database::node_of(const DeviceRecord& record) const {
+  return record.front_end == FrontEnd::kFuse ? record.fuse_path
+                                             : nbd_uri(server_.nbd_socket(), record.export_name);
+}
+
+// --- attach
+
+// The first device of a volume is its plain export; a pinned one never, for whoever asks for a
+// volume by its name expects its present.
+std::string Database::choose_export(const DeviceRecord& record) const {
+  const std::lock_guard lock(mutex_);
+  const bool taken = std::any_of(devices_.begin(), devices_.end(), [&](const auto& item) {
+    const DeviceRecord& other = item.second->record;
+    return other.attached && other.export_name == record.volume && other.name != record.name;
+  });
+  return taken || record.pinned ? record.volume + "#" + record.name : record.volume;
+}
+
+void Database::lock_storage() {
+  if (storage_) return;
+  try {
+    storage_ = open_storage(url_, OpenMode::kWrite);
+    const std::lock_guard lock(mutex_);
+    lock_problem_.clear();
+  } catch (const Busy& error) {
+    {
+      const std::lock_guard lock(mutex_);
+      lock_problem_ = error.what();
+    }
+    throw HintedError(ErrorCode::kBusy, error.what(),
+                      "another program has the database open for writing: end it, or attach with "
+                      "--read-only");
+  } catch (const Error& error) {
+    const std::lock_guard lock(mutex_);
+    lock_problem_ = error.what();
+    throw;
+  }
+}
+
+// Gives the device to the server, with its overlay.
+void Database::serve(Device& device) {
+  const DeviceRecord& record = device.record;
+  Json request = {{"op", "attach"},
+                  {"device", record.name},
+                  {"export", record.export_name},
+                  {"volume", record.volume},
+                  {"at", record.pinned ? record.pinned->hex() : "head"},
+                  {"size", record.size},
+                  {"read_only", record.read_only}};
+  if (!record.read_only) request["overlay"] = context_.store->overlay(record.name);
+  const Json reply = server_.request(request);
+  const auto at = Tid::parse_hex(reply.value("at", ""));
+  if (!at) throw Failed("the server's reply to attach has no tid");
+  const std::lock_guard lock(mutex_);
+  device.at = *at;
+  device.size = number_of(reply, "size");
+  device.dirty_bytes = number_of(reply, "dirty_bytes");
+  device.served = true;
+}
+
+void Database::find_mount(Device& device) {
+  if (device.mount || device.record.front_end != FrontEnd::kFuse) return;
+  const std::string folder = context_.store->directory(device.record.name);
+  device.mount = std::make_unique<FuseMount>(device.record.fuse_path, folder + "/fuse.lock",
+                                             folder + "/fuse.log");
+}
+
+void Database::mount(Device& device) {
+  const DeviceRecord& record = device.record;
+  if (record.front_end != FrontEnd::kFuse) return;
+  find_mount(device);
+  if (device.mount->adopt(server_.tag())) return;
+  device.mount->mount(nbd_uri(server_.nbd_socket(), record.export_name), record.read_only,
+                      server_.tag());
+}
+
+// Makes the link, or leaves it as it is if it points there. Throws Busy if it is somebody else's.
+void Database::make_link(const DeviceRecord& record) {
+  const std::string& link = record.link;
+  if (link.empty()) return;
+  const std::string node = node_of(record);
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(link, error);
+  if (!error && target == node) return;
+  if (!error && !std::filesystem::exists(link, error)) std::filesystem::remove(link, error);
+  make_directories(std::filesystem::path(link).parent_path(), 0755);
+  if (::symlink(node.c_str(), link.c_str()) == 0) return;
+  if (errno != EEXIST) throw_errno("make the link " + link, errno);
+  throw HintedError(ErrorCode::kBusy, link + " exists and is not of this device",
+                    "another agent has a device of that name: choose another with --name");
+}
+
+DeviceStatus Database::attach(DeviceRecord record) {
+  const auto pass = enter("attach " + record.name);
+  bool taken_over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto at = devices_.find(record.name);
+    taken_over = at != devices_.end();
+    if (taken_over && (at->second->record.attached || at->second->record.volume != record.volume)) {
+      throw Busy("the name " + record.name + " is in use");
+    }
+  }
+  if (!record.read_only) lock_storage();
+  server_.ensure_running();
+  record.export_name = choose_export(record);
+  record.complete = false;
+  record.attached = true;
+  Device* device = nullptr;
+  {
+    auto owned = std::make_unique<Device>();
+    owned->record = std::move(record);
+    owned->problem = "it is being attached";
+    device = owned.get();
+    const std::lock_guard lock(mutex_);
+    devices_[device->record.name] = std::move(owned);
+  }
+  try {
+    save(*device);
+    serve(*device);
+    if (device->record.front_end == FrontEnd::kFuse) {
+      device->record.made_fuse_path = FuseMount::make_mount_point(device->record.fuse_path);
+      save(*device);
+      mount(*device);
+      make_link(device->record);
+    }
+    device->record.complete = true;
+    save(*device);
+  } catch (...) {
+    // What was kept of an earlier device stays kept.
+    try {
+      withdraw(*device);
+      forget(*device, false, taken_over, true);
+    } catch (const std::exception& error) {
+      log_line("attach " + device->record.name + ": while undoing it: " + error.what());
+    }
+    close_if_unused();
+    wake_keeper();
+    throw;
+  }
+  if (!keeper_.joinable()) start();
+  wake_keeper();
+  log_line("attached " + device->record.name + ": " + device->record.volume + " of " + url_ + " at " +
+           device->at.hex() + ", " + node_of(device->record));
+  std::vector<DeviceStatus> all = status();
+  const auto mine = std::find_if(all.begin(), all.end(), [&](const DeviceStatus& item) {
+    return item.record.name == device->record.name;
+  });
+  return *mine;
+}
+
+// --- detach
+
+ServedDevice Database::served_status(const Device& device) const {
+  auto all = server_.status(Server::kDeadline);
+  const auto at = all.find(device.record.name);
+  if (at == all.end()) throw Unavailable("the server does not know device " + device.record.name);
+  return at->second;
+}
+
+std::uint64_t Database::last_heard_dirty(const Device& device) const {
+  const std::lock_guard lock(mutex_);
+  return device.dirty_bytes;
+}
+
+// Takes the node away, dead or alive.
+void Database::withdraw(Device& device) {
+  find_mount(device);
+  if (device.mount) device.mount->unmount_by_force();
+  device.mount.reset();
+}
+
+// What follows on the node's end: the link, the mount point, the server's side, the folder.
+void Database::forget(Device& device, bool discard, bool keep, bool force) {
+  const DeviceRecord& record = device.record;
+  if (device.served) {
+    const Json request = {
+        {"op", "detach"}, {"device", record.name}, {"discard", discard}, {"keep", keep}};
+    try {
+      server_.request(request);
+    } catch (const Unavailable& error) {
+      if (!force) throw;
+      log_line("detach " + record.name + ": " + error.what());
+    }
+  }
+  if (!record.link.empty()) remove_link(record.link, record.fuse_path);
+  if (record.made_fuse_path) ::unlink(record.fuse_path.c_str());
+  if (keep) {
+    {
+      const std::lock_guard lock(mutex_);
+      device.record.attached = false;
+      device.served = false;
+    }
+    save(device);
+    return;
+  }
+  context_.store->remove(record.name);
+  const std::lock_guard lock(mutex_);
+  devices_.erase(std::string(record.name));
+}
+
+DetachOutcome Database::detach(const std::string& name, bool discard, bool force) {
+  const auto pass = enter("detach " + name);
+  Device& device = find(name);
+  DetachOutcome outcome;
+  if (!device.record.attached) {
+    if (!discard) {
+      throw HintedError(ErrorCode::kBusy,
+                        "device " + name + " is detached already, and its uncommitted data are kept",
+                        "attach " + device.record.volume +
+                            " again to get them back, or give them up with --discard");
+    }
+    outcome.discarded_bytes = last_heard_dirty(device);
+    forget(device, true, false, true);
+    return outcome;
+  }
+  if (!device.served && !force) {
+    throw HintedError(ErrorCode::kUnavailable,
+                      "device " + name + " does not work at the moment: " + device.problem,
+                      "--force detaches it and keeps its uncommitted data");
+  }
+  std::uint64_t dirty = last_heard_dirty(device);
+  if (device.served && !device.record.read_only) {
+    if (device.mount && !force && !discard) device.mount->sync(kSyncDeadline);
+    try {
+      const ServedDevice served = served_status(device);
+      dirty = served.dirty_bytes + served.frozen_bytes;
+    } catch (const Unavailable&) {
+      if (!force) throw;
+    }
+  }
+  if (dirty > 0 && !discard && !force) {
+    throw HintedError(
+        ErrorCode::kBusy,
+        "device " + name + " has " + std::to_string(dirty) + " uncommitted bytes",
+        "`zbig commit " + name + "` or `zbig abort " + name +
+            "` first; --discard gives them up, --force keeps them for the next attach");
+  }
+  const bool keep = !discard && force && (dirty > 0 || !device.served) && !device.record.read_only;
+  if (force) {
+    withdraw(device);
+  } else if (device.mount) {
+    device.mount->unmount();
+  }
+  if (discard) outcome.discarded_bytes = dirty;
+  if (keep) outcome.kept_bytes = dirty;
+  try {
+    forget(device, discard, keep, force);
+  } catch (const Busy&) {
+    // A program wrote something in the last moment: the device stays.
+    mount(device);
+    throw;
+  }
+  close_if_unused();
+  wake_keeper();
+  log_line("detached " + name + (keep ? ", keeping its uncommitted data" : ""));
+  return outcome;
+}
+
+void Database::close_if_unused() {
+  const std::vector<Device*> attached = attached_devices();
+  if (attached.empty()) server_.stop();
+  const bool writable = std::any_of(attached.begin(), attached.end(),
+                                    [](const Device* device) { return !device->record.read_only; });
+  if (!writable) {
+    storage_.reset();
+    const std::lock_guard lock(mutex_);
+    lock_problem_.clear();
+  }
+}
+
+// --- status
+
+std::vector<DeviceStatus> Database::status() {
+  std::map<std::string, ServedDevice> served;
+  std::string silence;
+  bool any_attached = false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, device] : devices_) any_attached |= device->served;
+  }
+  if (any_attached) {
+    try {
+      served = server_.status(kStatusDeadline);
+    } catch (const std::exception& error) {
+      silence = error.what();
+    }
+  }
+  const std::string operation = gate_.holder();
+  std::vector<DeviceStatus> result;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, device] : devices_) {
+    DeviceStatus status;
+    status.record = device->record;
+    status.last_commit = device->last_commit;
+    status.node = node_of(device->record);
+    const auto live = served.find(name);
+    if (live != served.end()) {
+      device->at = live->second.at;
+      device->dirty_bytes = live->second.dirty_bytes + live->second.frozen_bytes;
+      device->overlay_bytes = live->second.overlay_bytes;
+    }
+    status.at = device->at;
+    status.size = device->size;
+    status.dirty_bytes = device->dirty_bytes;
+    status.overlay_bytes = device->overlay_bytes;
+    if (!device->record.attached) {
+      status.state = "kept";
+      status.node.clear();
+    } else if (!device->served) {
+      status.state = "recovering";
+      status.waits_for = device->problem;
+    } else if (device->committing) {
+      status.state = "committing";
+      status.commit_done = commit_done_;
+      status.commit_total = commit_total_;
+    } else if (!silence.empty() || live == served.end()) {
+      status.state = "unreachable";
+      status.waits_for = silence.empty() ? "the server does not know the device" : silence;
+    } else if (!live->second.error.empty()) {
+      status.state = "failed";
+      status.waits_for = live->second.error;
+    } else {
+      status.state = device->dirty_bytes > 0 ? "dirty" : "clean";
+    }
+    if (status.waits_for.empty() && !device->record.read_only) status.waits_for = lock_problem_;
+    if (status.waits_for.empty() && !device->committing) status.waits_for = operation;
+    status.feed = device->record.pinned    ? "pinned"
+                  : !device->record.follow ? "manual"
+                  : !feed_problem_.empty() ? "lost"
+                                           : "following";
+    if (device->record.attached) status.nbd = nbd_uri(server_.nbd_socket(), device->record.export_name);
+    result.push_back(std::move(status));
+  }
+  return result;
+}
+
+}  // namespace zbig

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "agent/device_record.h"
+#include "agent/fd.h"
+#include "agent/fuse_mount.h"
+#include "agent/gate.h"
+#include "agent/server.h"
+#include "bigfile/commit.h"
+#include "zodb/storage.h"
+
+// Database: one ZODB database with the devices attached from it; where everything that the agent
+// promises comes together.
+//
+// The pieces. The server (agent/server.h) shows the devices, each at its view, and keeps their
+// uncommitted writes in an overlay. A FUSE mount (agent/fuse_mount.h) makes one a file. The storage,
+// opened for writing, is what commits go to. The folder of a device (agent/device_record.h) is what
+// outlives everything. Any of the processes may die at any moment, and so may this one.
+//
+// D1  Uncommitted writes are in the overlay's folder and nowhere else. Nothing removes that folder
+//     but detach of a clean device, detach --discard, and the server's `abort` and `committed`.
+// D2  One operation at a time (gate_). Whoever holds the gate may talk to the server about devices,
+//     and change Device objects (under mutex_, which readers of the status take). Only what was
+//     last heard of the server (at, dirty and overlay bytes) is noted by readers of the status too.
+// D3  A commit tells the server `committed` only after the transaction is durable. Cut short
+//     anywhere, it leaves the writes dirty: if the transaction had landed they compare equal at the
+//     next commit, which then stores nothing (bigfile/commit.h, C1 and C3).
+// D4  The kernel's cache of a FUSE file may show an older view than the server's, for a moment, when
+//     the view moves; a program may write to such a page, and so bring old bytes back. Therefore
+//     before a view moves its tid is saved as `cached_base`, and stays until the cache was dropped
+//     and nothing was dirty afterwards; a commit in between is checked against that tid, and fails
+//     with a conflict where it would undo what another client did.
+// D5  The storage is open for writing, and so locked against others, exactly while a writable device
+//     is attached (or the lock is waited for: a device that was attached before a restart).
+//
+// The keeper is a thread that watches: a server that died is started again and given its devices
+// back, mounts are made again, clean devices that follow are moved to the head.
+//
+// Locks: gate_ > mutex_. mutex_ is never held across I/O.
+
+namespace zbig {
+
+struct DeviceStatus {
+  DeviceRecord record;
+  std::string node;
+  Tid at;
+  std::uint64_t size = 0;
+  std::uint64_t dirty_bytes = 0;
+  std::uint64_t overlay_bytes = 0;
+  std::string state;  // clean, dirty, committing, recovering, unreachable, failed, kept
+  std::string feed;   // following, manual, pinned, lost
+  std::string waits_for;
+  std::optional<LastCommit> last_commit;
+  std::uint64_t commit_done = 0;  // bytes, while committing
+  std::uint64_t commit_total = 0;
+  std::string nbd;  // URI; empty while kept
+};
+
+struct CommitOutcome {
+  std::optional<Tid> tid;
+  std::uint64_t blocks_changed = 0;
+  std::uint64_t bytes_stored = 0;
+  std::string warning;  // the transaction is in, but something after it failed
+};
+
+struct DetachOutcome {
+  std::uint64_t discarded_bytes = 0;
+  std::uint64_t kept_bytes = 0;
+};
+
+class Database {
+ public:
+  struct Context {
+    const DeviceStore* store;
+    Server::Places places;
+    std::stop_token stop;  // of the agent
+  };
+
+  Database(Context context, std::string url);
+  ~Database();
+
+  const std::string& url() const { return url_; }
+
+  // Before start(): a device that the state folder knows of.
+  void remember(DeviceRecord record);
+  // Starts the keeper (attach does it too). `wait_recovered` returns when it has tried once to bring everything back.
+  void start();
+  bool wait_recovered(std::chrono::milliseconds timeout);
+
+  // The record names a free name, or the name of a kept device of the same volume, whose
+  // uncommitted writes it takes over.
+  DeviceStatus attach(DeviceRecord record);
+  DetachOutcome detach(const std::string& name, bool discard, bool force);
+  CommitOutcome commit(std::span<const std::string> names, const TransactionMeta& meta);
+  void abort(const std::string& name);
+  void refresh(const std::string& name);
+
+  // Answers within about a second, whatever hangs.
+  std::vector<DeviceStatus> status();
+  // The name of a kept device of the volume, if there is one (of that name, if one is given).
+  std::optional<std::string> kept_device(const std::string& volume,
+                                         const std::optional<std::string>& name) const;
+  bool has(const std::string& name) const;
+  // The name of the device that is called so, or has this node.
+  std::optional<std::string> name_of(const std::string& device) const;
+  bool empty() const;
+
+ private:
+  struct Device {
+    DeviceRecord record;
+    std::unique_ptr<FuseMount> mount;
+    Tid at;
+    std::uint64_t size = 0;
+    bool served = false;  // the server has it
+    bool committing = false;
+    std::uint64_t dirty_bytes = 0;  // as last heard
+    std::uint64_t overlay_bytes = 0;
+    std::string problem;  // why it does not work at the moment
+    std::optional<LastCommit> last_commit;
+  };
+
+  // database.cc
+  Gate::Pass enter(const std::string& operation);
+  Device& find(const std::string& name);
+  Device& find_usable(const std::string& name);
+  std::string choose_export(const DeviceRecord& record) const;
+  void serve(Device& device);
+  void find_mount(Device& device);
+  void mount(Device& device);
+  void make_link(const DeviceRecord& record);
+  void forget(Device& device, bool discard, bool keep, bool force);
+  void withdraw(Device& device);
+  void close_if_unused();
+  void lock_storage();
+  std::string node_of(const DeviceRecord& record) const;
+  ServedDevice served_status(const Device& device) const;
+  std::uint64_t last_heard_dirty(const Device& device) const;
+  void save(Device& device);
+  std::vector<Device*> attached_devices();
+
+  // database_view.cc
+  bool move_view(Device& device, const std::string& to);
+  void settle_cache(Device& device);
+  void follow();
+
+  // database_commit.cc
+  struct Frozen;
+  std::vector<Frozen> freeze_all(std::span<Device* const> devices);
+  void release(std::span<Frozen> frozen) noexcept;
+  CommitOutcome commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta);
+  void note_commit(std::span<Device* const> devices, const std::optional<Tid>& tid,
+                   const std::string& result);
+
+  // database_keeper.cc
+  void keep(std::stop_token stop);
+  void look_after();
+  std::string recover();
+  void recover_device(Device& device, const ServedDevice* known);
+  void watch_processes();
+  void wake_keeper();
+
+  const Context context_;
+  const std::string url_;
+  Gate gate_;
+  Server server_;                     // started and stopped by the gate's holder
+  std::unique_ptr<Storage> storage_;  // the gate's holder's
+  std::vector<Fd> watched_;           // the keeper's: copies of pidfds
+
+  mutable std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<Device>> devices_;  // guarded by mutex_
+  std::string lock_problem_;                                // guarded by mutex_
+  std::string feed_problem_;                                // guarded by mutex_
+  std::atomic<std::uint64_t> commit_done_ = 0;
+  std::atomic<std::uint64_t> commit_total_ = 0;
+
+  std::condition_variable recovered_changed_;
+  bool recovered_ = false;  // guarded by mutex_
+  std::chrono::steady_clock::time_point next_try_{};  // the keeper's
+  std::chrono::milliseconds backoff_{0};              // the keeper's
+  std::chrono::steady_clock::time_point next_look_at_head_{};
+
+  Fd wake_fd_;
+  std::jthread keeper_;  // the last member: ends first
+};
+
+}  // namespace zbig

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Commit of one or more devices of a database, as one transaction (design rules 4 to 7).
+//
+//   sync       what programs wrote to mapped pages comes to the server
+//   freeze     each device: what is dirty now is what is committed, instantly; writes that come
+//              during the commit belong to the next one
+//   commit     dirty extents and their bytes come from EXPORT#frozen by NBD, block by block, and go
+//              into the transaction (bigfile/commit.h)
+//   committed  each device: the frozen writes go, the view moves to the new transaction
+//
+// Cut short before the transaction is durable, everything is dirty as before: by `unfreeze` if the
+// server lives, by itself otherwise. After that nothing can fail that matters: D3.
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "agent/database.h"
+#include "agent/dirty_reader.h"
+#include "agent/hinted_error.h"
+#include "agent/log.h"
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+
+// Of files and arrays alike: the same bytes.
+bool same_layout(const Volume& a, const Volume& b) {
+  return a.zfile == b.zfile && a.blktab == b.blktab && a.blksize == b.blksize;
+}
+
+std::string now_iso() { return Tid::from_time(std::chrono::system_clock::now()).iso(); }
+
+}  // namespace
+
+struct Database::Frozen {
+  Device* device = nullptr;
+  Tid base;
+};
+
+std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devices) {
+  std::vector<Frozen> frozen;
+  try {
+    for (Device* device : devices) {
+      const Json reply = server_.request({{"op", "freeze"}, {"device", device->record.name}});
+      const auto base = Tid::parse_hex(reply.value("at", ""));
+      frozen.push_back({device, base.value_or(device->at)});
+      if (device->record.cached_base) {
+        frozen.back().base = std::min(frozen.back().base, *device->record.cached_base);
+      }
+    }
+  } catch (...) {
+    release(frozen);
+    throw;
+  }
+  return frozen;
+}
+
+void Database::release(std::span<Frozen> frozen) noexcept {
+  for (const Frozen& item : frozen) {
+    try {
+      server_.request({{"op", "unfreeze"}, {"device", item.device->record.name}});
+    } catch (const std::exception& error) {
+      // A server that died folds them back when it gets the device again.
+      log_line("commit: " + item.device->record.name + ": " + error.what());
+    }
+  }
+}
+
+CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta) {
+  storage_->sync();
+  const Tid head = storage_->last_tid();
+  std::vector<std::unique_ptr<DirtyReader>> readers;
+  std::vector<VolumeCommit> volumes;
+  std::uint64_t total = 0;
+  for (const Frozen& item : frozen) {
+    const DeviceRecord& record = item.device->record;
+    readers.push_back(
+        std::make_unique<DirtyReader>(server_.nbd_socket(), record.export_name + "#frozen"));
+    total += readers.back()->total_bytes();
+    if (readers.back()->extents().empty()) continue;
+    Volume volume = find_volume(*storage_, record.volume, head);
+    if (!same_layout(volume, find_volume(*storage_, record.volume, item.base))) {
+      throw HintedError(ErrorCode::kConflict,
+                        "volume " + record.volume + " was replaced by another since " +
+                            item.base.hex(),
+                        "the writes to device " + record.name +
+                            " were made to the old one; `zbig abort` gives them up");
+    }
+    for (const VolumeCommit& other : volumes) {
+      if (other.volume.zfile == volume.zfile) {
+        throw HintedError(ErrorCode::kInvalid, "two of the devices are of the volume " + record.volume,
+                          "commit them one after the other");
+      }
+    }
+    volumes.push_back({.volume = std::move(volume),
+                       .base = item.base,
+                       .source = readers.back().get(),
+                       .format = record.format});
+  }
+  commit_done_ = 0;
+  commit_total_ = total;
+  CommitOutcome outcome;
+  if (volumes.empty()) return outcome;
+  const auto progress = [this](std::uint64_t done, std::uint64_t all) {
+    commit_done_ = done;
+    commit_total_ = all;
+    if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
+  };
+  const CommitResult result = zbig::commit(*storage_, volumes, meta, progress);
+  outcome.tid = result.tid;
+  outcome.blocks_changed = result.blocks_changed;
+  outcome.bytes_stored = result.bytes_stored;
+  return outcome;
+}
+
+void Database::note_commit(std::span<Device* const> devices, const std::optional<Tid>& tid,
+                           const std::string& result) {
+  const LastCommit last{.tid = tid, .time = now_iso(), .result = result};
+  for (Device* device : devices) {
+    {
+      const std::lock_guard lock(mutex_);
+      device->committing = false;
+      device->last_commit = last;
+    }
+    context_.store->save_last_commit(device->record.name, last);
+  }
+}
+
+CommitOutcome Database::commit(std::span<const std::string> names, const TransactionMeta& meta) {
+  std::string operation = "commit";
+  for (const std::string& name : names) operation += " " + name;
+  const auto pass = enter(operation);
+  std::vector<Device*> devices;
+  for (const std::string& name : names) {
+    Device& device = find_usable(name);
+    if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
+    if (std::find(devices.begin(), devices.end(), &device) == devices.end()) {
+      devices.push_back(&device);
+    }
+  }
+  lock_storage();
+  {
+    const std::lock_guard lock(mutex_);
+    commit_done_ = commit_total_ = 0;
+    for (Device* device : devices) device->committing = true;
+  }
+  CommitOutcome outcome;
+  std::vector<Frozen> frozen;
+  Tid head;
+  try {
+    for (Device* device : devices) {
+      if (device->mount) device->mount->sync(kSyncDeadline);
+    }
+    frozen = freeze_all(devices);
+    head = storage_->last_tid();
+    outcome = commit_frozen(frozen, meta);
+  } catch (const std::exception& error) {
+    release(frozen);
+    note_commit(devices, std::nullopt, error.what());
+    wake_keeper();
+    throw;
+  }
+  // From here on the commit has succeeded, whatever else happens.
+  const Tid now = outcome.tid.value_or(storage_->last_tid());
+  for (const Frozen& item : frozen) {
+    Device& device = *item.device;
+    try {
+      // Others' commits come with this view too: the kernel's cache has to forget what they changed.
+      const bool others_came = device.mount && item.base < head;
+      if (others_came && !device.record.cached_base) {
+        device.record.cached_base = item.base;
+        save(device);
+      }
+      const Json reply = server_.request(
+          {{"op", "committed"}, {"device", device.record.name}, {"at", now.hex()}});
+      {
+        const std::lock_guard lock(mutex_);
+        device.at = now;
+        device.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
+      }
+      if (device.record.cached_base) settle_cache(device);
+    } catch (const std::exception& error) {
+      outcome.warning = "device " + device.record.name + " may still be called dirty: " +
+                        error.what() + "; committing it again stores nothing";
+      log_line("commit: " + outcome.warning);
+    }
+  }
+  note_commit(devices, outcome.tid, outcome.tid ? "committed" : "nothing to commit");
+  log_line(operation + ": " + (outcome.tid ? outcome.tid->hex() : "nothing to commit"));
+  if (outcome.tid) follow();
+  wake_keeper();
+  return outcome;
+}
+
+}  // namespace zbig

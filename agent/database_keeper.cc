@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// The keeper: a thread of each database that brings back what died.
+//
+// It sleeps until a process that it watches ends (pidfd), somebody wakes it, or it is time to look
+// at the head. Everything it does it does with the gate; while an operation is under way it waits.
+// A failure is tried again after 0.1 s, 0.2 s, ... up to 10 s, and the status tells it meanwhile.
+
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "agent/database.h"
+#include "agent/files.h"
+#include "agent/log.h"
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+constexpr milliseconds kFirstBackoff{100};
+constexpr milliseconds kLongestBackoff{10000};
+constexpr milliseconds kLookAtHeadEvery{200};
+constexpr milliseconds kRetryLockEvery{1000};
+
+}  // namespace
+
+void Database::start() {
+  keeper_ = std::jthread([this](std::stop_token stop) { keep(stop); });
+}
+
+bool Database::wait_recovered(milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return recovered_changed_.wait_for(lock, timeout, [&] { return recovered_; });
+}
+
+void Database::wake_keeper() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_.get(), &one, sizeof one);
+}
+
+void Database::keep(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    try {
+      const auto pass = gate_.enter("recovery", stop);
+      look_after();
+      watch_processes();
+    } catch (const std::exception& error) {
+      if (!stop.stop_requested()) log_line("keeper of " + url_ + ": " + error.what());
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      recovered_ = true;
+      recovered_changed_.notify_all();
+    }
+    std::vector<pollfd> items{{.fd = wake_fd_.get(), .events = POLLIN, .revents = 0}};
+    for (const Fd& fd : watched_) items.push_back({.fd = fd.get(), .events = POLLIN, .revents = 0});
+    const auto now = Clock::now();
+    milliseconds sleep = kRetryLockEvery;
+    if (backoff_.count() > 0) {
+      sleep = std::chrono::duration_cast<milliseconds>(next_try_ - now) + milliseconds(1);
+    } else if (next_look_at_head_ != Clock::time_point{}) {
+      sleep = std::chrono::duration_cast<milliseconds>(next_look_at_head_ - now) + milliseconds(1);
+    }
+    // What has ended keeps its descriptor readable: wait for the backoff, not for it.
+    const nfds_t count = backoff_.count() > 0 ? 1 : items.size();
+    ::poll(items.data(), count, static_cast<int>(std::clamp<long>(sleep.count(), 1, 10000)));
+    std::uint64_t wakes = 0;
+    [[maybe_unused]] const ssize_t n = ::read(wake_fd_.get(), &wakes, sizeof wakes);
+  }
+}
+
+// Copies, so that they stay what they are while the gate is somebody else's.
+void Database::watch_processes() {
+  watched_.clear();
+  const auto watch = [&](int pidfd) {
+    if (pidfd < 0) return;
+    Fd copy(::fcntl(pidfd, F_DUPFD_CLOEXEC, 0));
+    if (copy) watched_.push_back(std::move(copy));
+  };
+  watch(server_.pidfd());
+  for (const Device* device : attached_devices()) {
+    if (device->mount) watch(device->mount->pidfd());
+  }
+}
+
+void Database::look_after() {
+  const std::vector<Device*> devices = attached_devices();
+  if (devices.empty()) {
+    backoff_ = milliseconds(0);
+    return;
+  }
+  const bool well = server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
+                      return device->served && (!device->mount || device->mount->alive()) &&
+                             (device->record.front_end != FrontEnd::kFuse || device->mount);
+                    });
+  const auto now = Clock::now();
+  if (!well) {
+    if (now < next_try_) return;
+    std::string failure;
+    try {
+      failure = recover();
+    } catch (const std::exception& error) {
+      failure = error.what();
+      const std::lock_guard lock(mutex_);
+      for (Device* device : devices) {
+        if (!device->served) device->problem = failure;
+      }
+    }
+    if (failure.empty()) {
+      backoff_ = milliseconds(0);
+      next_try_ = {};
+      wake_keeper();
+      return;
+    }
+    backoff_ = std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
+    next_try_ = Clock::now() + backoff_;
+    log_line("recovery of " + url_ + ": " + failure + "; again in " +
+             std::to_string(backoff_.count()) + " ms");
+    return;
+  }
+  const bool writable = std::any_of(devices.begin(), devices.end(),
+                                    [](const Device* device) { return !device->record.read_only; });
+  if (writable && !storage_) {
+    try {
+      lock_storage();
+      log_line("the lock of " + url_ + " is held again");
+    } catch (const Error&) {
+      // lock_problem_ tells the status; commit tells whoever commits.
+    }
+  }
+  // Only others' commits have to be looked for; see follow().
+  next_look_at_head_ = storage_ ? Clock::time_point{} : now + kLookAtHeadEvery;
+  if (!storage_) follow();
+}
+
+// Brings a device to the state that its record says, from whatever is there.
+void Database::recover_device(Device& device, const ServedDevice* known) {
+  const DeviceRecord& record = device.record;
+  if (known == nullptr) {
+    serve(device);
+  } else {
+    // A commit of an earlier agent that was cut short.
+    server_.request({{"op", "unfreeze"}, {"device", record.name}});
+    const std::lock_guard lock(mutex_);
+    device.at = known->at;
+    device.size = known->size;
+    device.dirty_bytes = known->dirty_bytes + known->frozen_bytes;
+    device.served = true;
+  }
+  if (!record.complete) {
+    // An attach that was cut short: nobody was told of the device, so it goes, unless somebody wrote
+    // to it all the same.
+    if (last_heard_dirty(device) == 0) {
+      withdraw(device);
+      forget(device, false, false, true);
+      return;
+    }
+    device.record.complete = true;
+    save(device);
+  }
+  if (record.front_end == FrontEnd::kFuse) {
+    make_directories(std::filesystem::path(record.fuse_path).parent_path(), 0700);
+    FuseMount::make_mount_point(record.fuse_path);
+    mount(device);
+    make_link(record);
+    if (record.cached_base) settle_cache(device);
+  }
+}
+
+// Brings everything back; what it returns is what is wrong still, device by device.
+std::string Database::recover() {
+  const std::vector<Device*> devices = attached_devices();
+  if (!server_.alive()) {
+    const std::lock_guard lock(mutex_);
+    for (Device* device : devices) {
+      if (!device->served) continue;
+      device->served = false;
+      device->problem = "the server ended and is being started again";
+    }
+  }
+  server_.ensure_running();
+  std::map<std::string, ServedDevice> known = server_.status(Server::kDeadline);
+  std::string failures;
+  for (Device* device : devices) {
+    const std::string name = device->record.name;
+    try {
+      const auto at = known.find(name);
+      recover_device(*device, at == known.end() ? nullptr : &at->second);
+    } catch (const std::exception& error) {
+      const std::lock_guard lock(mutex_);
+      device->problem = error.what();
+      failures += (failures.empty() ? "device " : "; device ") + name + ": " + error.what();
+    }
+    known.erase(name);
+  }
+  // What an earlier agent attached and did not come to write down. Its writes, if any, stay on disk.
+  for (const auto& [name, served] : known) {
+    server_.request({{"op", "detach"}, {"device", name}, {"keep", true}});
+  }
+  return failures;
+}
+
+}  // namespace zbig

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bigfile/commit.h"
+#include "zodb/ids.h"
+
+// What is kept of a device on disk: STATE/devices/NAME/device.json, beside the overlay's folder.
+// Everything else of a device is found out again after a restart.
+
+namespace zbig {
+
+enum class FrontEnd { kFuse, kSocket };
+
+struct LastCommit {
+  std::optional<Tid> tid;  // nothing: there was nothing to commit, or it failed
+  std::string time;        // ISO 8601, of its end
+  std::string result;      // "committed", "nothing to commit", or the error
+};
+
+struct DeviceRecord {
+  std::string name;
+  std::string url;     // canonical
+  std::string volume;  // as the user named it
+  std::string export_name;
+  bool read_only = false;
+  std::optional<Tid> pinned;  // attached at a transaction; never moves
+  bool follow = true;         // a clean view follows the head by itself
+  BlockFormat format = BlockFormat::kZBlk0;
+  std::uint64_t size = 0;  // asked for; 0: the volume's own
+  FrontEnd front_end = FrontEnd::kFuse;
+  std::string fuse_path;         // of the FUSE file
+  bool made_fuse_path = false;   // the mount point is ours to remove
+  std::string link;              // a symbolic link to the node, or empty
+  bool complete = false;         // attach has finished; otherwise it was cut short
+  bool attached = true;          // false: detached by force; only its uncommitted data are kept
+  // An older view that pages in the kernel's cache may still show (agent/database.h, D4).
+  std::optional<Tid> cached_base;
+};
+
+std::string to_text(const DeviceRecord& record);
+// Throws Failed for a text that this version did not write.
+DeviceRecord device_record_from(const std::string& text);
+
+std::string_view format_word(BlockFormat format);
+
+// A name for people and file names: 1 to 64 of [A-Za-z0-9._-], the first a letter or digit; not
+// "frozen", for `VOLUME#frozen` is an export of its own.
+bool valid_device_name(const std::string& name);
+// The last part of a volume's path, made such a name.
+std::string device_name_from(const std::string& volume);
+
+// The folder of devices.
+class DeviceStore {
+ public:
+  explicit DeviceStore(std::string state_directory);
+
+  std::string directory(const std::string& name) const;
+  std::string overlay(const std::string& name) const { return directory(name) + "/overlay"; }
+
+  void save(const DeviceRecord& record) const;
+  // For people only, so it costs no fsync: after loss of power it may be missing.
+  void save_last_commit(const std::string& name, const LastCommit& last) const noexcept;
+  std::optional<LastCommit> last_commit(const std::string& name) const noexcept;
+  void remove(const std::string& name) const;
+
+  struct Loaded {
+    std::vector<DeviceRecord> records;
+    std::vector<std::string> unreadable;  // names whose device.json cannot be used; left as they are
+  };
+  Loaded load() const;
+
+ private:
+  std::string devices_;
+};
+
+}  // namespace zbig

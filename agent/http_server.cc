@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/http_server.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <boost/beast/core/buffers_range.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <cerrno>
+#include <chrono>
+#include <optional>
+
+#include "agent/log.h"
+
+namespace zbig {
+namespace {
+
+namespace beast = boost::beast;
+namespace http = beast::http;
+using Clock = std::chrono::steady_clock;
+using boost::system::error_code;
+using std::chrono::milliseconds;
+
+constexpr std::uint32_t kMaxHeader = 16u << 10;
+constexpr std::uint64_t kMaxBody = 256u << 10;
+constexpr milliseconds kPatience{10000};
+
+// A socket as Beast wants a stream, with a deadline for everything.
+class Stream {
+ public:
+  Stream(int fd, milliseconds patience) : fd_(fd), deadline_(Clock::now() + patience) {}
+
+  template <class Buffers>
+  std::size_t read_some(const Buffers& buffers, error_code& error) {
+    return transfer(buffers, POLLIN, error, [this](void* data, std::size_t size) {
+      return ::recv(fd_, data, size, 0);
+    });
+  }
+  template <class Buffers>
+  std::size_t write_some(const Buffers& buffers, error_code& error) {
+    return transfer(buffers, POLLOUT, error, [this](const void* data, std::size_t size) {
+      return ::send(fd_, data, size, MSG_NOSIGNAL);
+    });
+  }
+  template <class Buffers>
+  std::size_t read_some(const Buffers& buffers) {
+    error_code error;
+    const std::size_t n = read_some(buffers, error);
+    if (error) throw boost::system::system_error(error);
+    return n;
+  }
+  template <class Buffers>
+  std::size_t write_some(const Buffers& buffers) {
+    error_code error;
+    const std::size_t n = write_some(buffers, error);
+    if (error) throw boost::system::system_error(error);
+    return n;
+  }
+
+ private:
+  template <class Buffers, class Call>
+  std::size_t transfer(const Buffers& buffers, short event, error_code& error, Call call) {
+    error = {};
+    for (const auto buffer : beast::buffers_range_ref(buffers)) {
+      if (buffer.size() == 0) continue;
+      while (true) {
+        const ssize_t n = call(buffer.data(), buffer.size());
+        if (n > 0) return static_cast<std::size_t>(n);
+        if (n == 0) {
+          error = http::error::end_of_stream;
+          return 0;
+        }
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN) {
+          error = error_code(errno, boost::system::system_category());
+          return 0;
+        }
+        const auto left = std::chrono::duration_cast<milliseconds>(deadline_ - Clock::now());
+        pollfd item{.fd = fd_, .events = event, .revents = 0};
+        if (left.count() <= 0 || ::poll(&item, 1, static_cast<int>(left.count())) == 0) {
+          error = error_code(ETIMEDOUT, boost::system::system_category());
+          return 0;
+        }
+      }
+    }
+    return 0;
+  }
+
+  int fd_;
+  Clock::time_point deadline_;
+};
+
+void answer(int fd, const HttpResponse& response) {
+  http::response<http::string_body> message;
+  message.version(11);
+  message.result(response.status);
+  message.set(http::field::content_type, "application/json");
+  message.set(http::field::server, "zbigd");
+  message.keep_alive(false);
+  message.body() = response.body;
+  message.prepare_payload();
+  Stream stream(fd, kPatience);
+  error_code error;
+  http::write(stream, message, error);  // a client that went away is no matter
+}
+
+HttpResponse refusal(unsigned status, const std::string& code, const std::string& sentence) {
+  return {status, R"({"error":{"code":")" + code + R"(","message":")" + sentence + "\"}}\n"};
+}
+
+void serve(int fd, const HttpHandler& handler) {
+  beast::flat_buffer buffer;
+  http::request_parser<http::string_body> parser;
+  parser.header_limit(kMaxHeader);
+  parser.body_limit(kMaxBody);
+  Stream stream(fd, kPatience);
+  error_code error;
+  http::read_header(stream, buffer, parser, error);
+  if (!error && beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+    http::response<http::empty_body> go_on;
+    go_on.version(11);
+    go_on.result(http::status::continue_);
+    http::write(stream, go_on, error);
+  }
+  if (!error) http::read(stream, buffer, parser, error);
+  if (error == http::error::end_of_stream) return;
+  if (error == http::error::body_limit) {
+    return answer(fd, refusal(413, "invalid", "the request's body is longer than 256 KiB"));
+  }
+  if (error) {
+    const bool late = error == error_code(ETIMEDOUT, boost::system::system_category());
+    return answer(fd, late ? refusal(408, "invalid", "the request did not come whole in 10 s")
+                           : refusal(400, "invalid", "no HTTP request that can be understood"));
+  }
+  const auto& request = parser.get();
+  answer(fd, handler({.method = std::string(request.method_string()),
+                      .target = std::string(request.target()),
+                      .body = request.body()}));
+}
+
+}  // namespace
+
+HttpServer::HttpServer(Fd listener, HttpHandler handler)
+    : listener_(std::move(listener)), handler_(std::move(handler)) {
+  acceptor_ = std::jthread([this](std::stop_token stop) { accept_all(stop); });
+}
+
+HttpServer::~HttpServer() {
+  acceptor_.request_stop();
+  acceptor_.join();
+  connections_.clear();  // joins
+}
+
+void HttpServer::join_ended() {
+  std::list<Connection> ended;
+  const std::lock_guard lock(mutex_);
+  for (auto at = connections_.begin(); at != connections_.end();) {
+    const auto next = std::next(at);
+    if (at->ended) ended.splice(ended.end(), connections_, at);
+    at = next;
+  }
+}
+
+void HttpServer::accept_all(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    pollfd item{.fd = listener_.get(), .events = POLLIN, .revents = 0};
+    ::poll(&item, 1, 100);
+    join_ended();
+    if ((item.revents & POLLIN) == 0) continue;
+    Fd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!client) {
+      if (errno == EMFILE || errno == ENFILE) {
+        log_line("accept: out of file descriptors");
+        std::this_thread::sleep_for(milliseconds(100));
+      }
+      continue;
+    }
+    if (connections_.size() >= kMaxConnections) {
+      answer(client.get(), refusal(503, "unavailable", "too many requests at once"));
+      continue;
+    }
+    Connection& connection = connections_.emplace_back();
+    try {
+      connection.thread = std::jthread([this, &connection, fd = std::move(client)] {
+        try {
+          serve(fd.get(), handler_);
+        } catch (const std::exception& error) {
+          log_line(std::string("a request: ") + error.what());
+        }
+        const std::lock_guard lock(mutex_);
+        connection.ended = true;
+      });
+    } catch (const std::system_error& error) {
+      log_line(std::string("a request: no thread: ") + error.what());
+      connections_.pop_back();
+    }
+  }
+}
+
+}  // namespace zbig

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/routes.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "agent/api/error_word.h"
+#include "agent/hinted_error.h"
+#include "bigfile/commit.h"
+
+namespace zbig {
+namespace {
+
+// --- what comes in
+
+// The fields of a JSON object. Each is asked for with its type; one that is there and was not asked
+// for is refused, so that a misspelt option is an error and not ignored.
+class Fields {
+ public:
+  explicit Fields(const std::string& body) : json_(Json::parse(body, nullptr, false)) {
+    if (!json_.is_object()) {
+      throw HintedError(ErrorCode::kInvalid, "the request's body is no JSON object",
+                        "docs/api.md shows what each request looks like");
+    }
+  }
+
+  std::optional<std::string> text(const char* key) {
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_string()) throw Invalid(std::string(key) + ": a string is wanted");
+    const auto& text = value->get_ref<const std::string&>();
+    if (text.find('\0') != std::string::npos) throw Invalid(std::string(key) + ": has a NUL in it");
+    return text;
+  }
+  std::string needed_text(const char* key) {
+    auto value = text(key);
+    if (!value || value->empty()) throw Invalid(std::string(key) + " is missing");
+    return *value;
+  }
+  bool flag(const char* key) {
+    const Json* value = find(key);
+    if (value == nullptr) return false;
+    if (!value->is_boolean()) throw Invalid(std::string(key) + ": true or false is wanted");
+    return value->get<bool>();
+  }
+  std::uint64_t number(const char* key) {
+    const Json* value = find(key);
+    if (value == nullptr) return 0;
+    if (!value->is_number_unsigned()) {
+      throw Invalid(std::string(key) + ": a whole number, not negative, is wanted");
+    }
+    return value->get<std::uint64_t>();
+  }
+  std::vector<std::string> texts(const char* key) {
+    const Json* value = find(key);
+    if (value == nullptr || !value->is_array() || value->empty()) {
+      throw Invalid(std::string(key) + ": a list of names is wanted");
+    }
+    std::vector<std::string> result;
+    for (const Json& item : *value) {
+      if (!item.is_string()) throw Invalid(std::string(key) + ": a list of names is wanted");
+      result.push_back(item.get<std::string>());
+    }
+    return result;
+  }
+  void refuse_others() const {
+    for (const auto& [key, value] : json_.items()) {
+      if (!asked_.contains(key)) throw Invalid("unknown field " + Json(key).dump());
+    }
+  }
+
+ private:
+  const Json* find(const char* key) {
+    asked_.insert(key);
+    const auto at = json_.find(key);
+    return at == json_.end() || at->is_null() ? nullptr : &*at;
+  }
+
+  Json json_;
+  std::set<std::string> asked_;
+};
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned value = 0;
+    if (text[i] != '%') {
+      out += text[i];
+    } else if (i + 2 < text.size() &&
+               std::from_chars(&text[i + 1], &text[i + 1] + 2, value, 16).ptr == &text[i + 1] + 2) {
+      out += static_cast<char>(value);
+      i += 2;
+    } else {
+      throw Invalid("a bad % in the path of the request");
+    }
+  }
+  return out;
+}
+
+// The query of DELETE: flags, "discard&force" or "discard=true".
+std::set<std::string> query_flags(std::string_view query, std::initializer_list<const char*> known) {
+  std::set<std::string> flags;
+  while (!query.empty()) {
+    std::string_view part = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), part.size() + 1));
+    const std::size_t equals = part.find('=');
+    const std::string key(part.substr(0, equals));
+    const std::string value(equals == part.npos ? "true" : part.substr(equals + 1));
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      throw Invalid("unknown parameter '" + key + "'");
+    }
+    if (value != "true" && value != "false") throw Invalid(key + ": true or false is wanted");
+    if (value == "true") flags.insert(key);
+  }
+  return flags;
+}
+
+// --- what goes out
+
+std::string dump(const Json& json) {
+  // Names and texts of a database need not be UTF-8.
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Json to_json(const DeviceStatus& status) {
+  const DeviceRecord& record = status.record;
+  Json json = {{"name", record.name},
+               {"node", status.node},
+               {"url", record.url},
+               {"volume", record.volume},
+               {"tid", status.at.hex()},
+               {"dirty_bytes", status.dirty_bytes},
+               {"overlay_bytes", status.overlay_bytes},
+               {"state", status.state},
+               {"size", status.size},
+               {"read_only", record.read_only},
+               {"front_end", record.front_end == FrontEnd::kFuse ? "fuse" : "socket"},
+               {"link", record.link},
+               {"nbd", status.nbd},
+               {"format", format_word(record.format)},
+               {"follow", record.pinned ? "pinned" : record.follow ? "auto" : "manual"},
+               {"feed", status.feed},
+               {"waits_for", status.waits_for},
+               {"last_commit", nullptr}};
+  if (status.last_commit) {
+    const LastCommit& last = *status.last_commit;
+    json["last_commit"] = {{"tid", last.tid ? Json(last.tid->hex()) : Json(nullptr)},
+                           {"time", last.time},
+                           {"result", last.result}};
+  }
+  if (status.state == "committing") {
+    json["progress"] = {{"done", status.commit_done}, {"total", status.commit_total}};
+  }
+  return json;
+}
+
+Json to_json(const CommitOutcome& outcome) {
+  Json json = {{"tid", outcome.tid ? Json(outcome.tid->hex()) : Json(nullptr)},
+               {"blocks_changed", outcome.blocks_changed},
+               {"bytes_stored", outcome.bytes_stored}};
+  if (!outcome.warning.empty()) json["warning"] = outcome.warning;
+  return json;
+}
+
+Json to_json(const std::vector<BlockConflict>& blocks) {
+  Json list = Json::array();
+  for (const BlockConflict& block : blocks) {
+    list.push_back({{"volume", block.volume},
+                    {"block", block.block},
+                    {"offset", block.offset},
+                    {"base_tid", block.base_tid.hex()},
+                    {"tid", block.tid.hex()},
+                    {"user", block.user},
+                    {"description", block.description}});
+  }
+  return list;
+}
+
+HttpResponse error_response(ErrorCode code, const std::string& message, const std::string& hint,
+                            const std::vector<BlockConflict>* blocks = nullptr) {
+  Json error = {{"code", error_word(code)}, {"message", message}};
+  if (!hint.empty()) error["hint"] = hint;
+  if (blocks != nullptr) error["conflict"] = to_json(*blocks);
+  return {http_status(code), dump({{"error", error}})};
+}
+
+// --- the requests
+
+HttpResponse list_devices(Agent& agent) {
+  Json list = Json::array();
+  for (const DeviceStatus& status : agent.status()) list.push_back(to_json(status));
+  return {200, dump(list)};
+}
+
+HttpResponse attach(Agent& agent, const std::string& body) {
+  Fields fields(body);
+  AttachRequest request;
+  request.url = fields.needed_text("url");
+  request.volume = fields.needed_text("volume");
+  request.name = fields.text("name");
+  request.read_only = fields.flag("read_only");
+  if (const auto at = fields.text("at"); at && *at != "head") {
+    request.at = Tid::parse_hex(*at);
+    if (!request.at) throw Invalid("at: a tid of 16 hex digits, or head, is wanted");
+  }
+  request.fuse_path = fields.text("fuse_path");
+  if (request.fuse_path && !request.fuse_path->starts_with('/')) {
+    throw Invalid("fuse_path: an absolute path is wanted");
+  }
+  const std::string front_end = fields.text("front_end").value_or("fuse");
+  if (front_end == "nbd") {
+    throw HintedError(ErrorCode::kUnsupported, "/dev/nbdX devices are not in this version",
+                      "attach as a FUSE file (the default, or --fuse PATH) or with --socket-only");
+  }
+  if (front_end != "fuse" && front_end != "socket") {
+    throw Invalid("front_end: fuse or socket is wanted");
+  }
+  request.front_end = front_end == "fuse" ? FrontEnd::kFuse : FrontEnd::kSocket;
+  if (request.fuse_path && request.front_end != FrontEnd::kFuse) {
+    throw Invalid("fuse_path is of no use with front_end socket");
+  }
+  if (const auto format = fields.text("format")) {
+    request.format = parse_block_format(*format);
+    if (!request.format) throw Invalid("format: ZBlk0, ZBlk1 or auto is wanted");
+  }
+  const std::string follow = fields.text("follow").value_or("auto");
+  if (follow != "auto" && follow != "manual") throw Invalid("follow: auto or manual is wanted");
+  request.follow = follow == "auto";
+  request.size = fields.number("size");
+  fields.refuse_others();
+  return {201, dump(to_json(agent.attach(request)))};
+}
+
+HttpResponse commit(Agent& agent, const std::string& body) {
+  Fields fields(body);
+  const std::vector<std::string> devices = fields.texts("devices");
+  TransactionMeta meta;
+  meta.description = fields.text("message").value_or("");
+  meta.user = fields.text("user").value_or("");
+  if (fields.flag("merge")) {
+    throw HintedError(ErrorCode::kUnsupported, "merging is not in this version",
+                      "commit without it; after a conflict, abort and do the changes again");
+  }
+  if (const auto freeze = fields.text("freeze"); freeze && *freeze != "none") {
+    throw HintedError(ErrorCode::kUnsupported, "freezing is not in this version",
+                      "commit with --freeze none, when no program is in the middle of a change");
+  }
+  fields.refuse_others();
+  return {200, dump(to_json(agent.commit(devices, meta)))};
+}
+
+HttpResponse for_each_device(Agent& agent, const std::string& body,
+                             const std::function<void(const std::vector<std::string>&)>& action) {
+  Fields fields(body);
+  const std::vector<std::string> devices = fields.texts("devices");
+  fields.refuse_others();
+  action(devices);
+  Json list = Json::array();
+  for (const std::string& device : devices) list.push_back(to_json(agent.status(device)));
+  return {200, dump(list)};
+}
+
+HttpResponse detach(Agent& agent, const std::string& device, std::string_view query) {
+  const auto flags = query_flags(query, {"discard", "force"});
+  const DetachOutcome outcome =
+      agent.detach(device, flags.contains("discard"), flags.contains("force"));
+  return {200, dump({{"discarded_bytes", outcome.discarded_bytes},
+                     {"kept_bytes", outcome.kept_bytes}})};
+}
+
+HttpResponse dispatch(Agent& agent, const HttpRequest& request) {
+  const std::size_t question = request.target.find('?');
+  const std::string path = request.target.substr(0, question);
+  const std::string_view query = question == std::string::npos
+                                     ? std::string_view()
+                                     : std::string_view(request.target).substr(question + 1);
+  const std::string call = request.method + " " + path;
+  constexpr std::string_view kDevice = "/v1/devices/";
+  if (path.starts_with(kDevice) && path.size() > kDevice.size()) {
+    const std::string device = percent_decoded(std::string_view(path).substr(kDevice.size()));
+    if (request.method == "GET") return {200, dump(to_json(agent.status(device)))};
+    if (request.method == "DELETE") return detach(agent, device, query);
+  }
+  if (!query.empty()) throw Invalid("parameters after '?' are of no use here");
+  if (call == "GET /v1/devices") return list_devices(agent);
+  if (call == "POST /v1/devices") return attach(agent, request.body);
+  if (call == "POST /v1/commit") return commit(agent, request.body);
+  if (call == "POST /v1/abort") {
+    return for_each_device(agent, request.body, [&](const auto& devices) { agent.abort(devices); });
+  }
+  if (call == "POST /v1/refresh") {
+    return for_each_device(agent, request.body, [&](const auto& devices) { agent.refresh(devices); });
+  }
+  if (call == "GET /v1/agent") {
+    return {200, dump({{"version", ZBIG_VERSION},
+                       {"pid", ::getpid()},
+                       {"state", agent.places().state_directory}})};
+  }
+  throw HintedError(ErrorCode::kNotFound, "there is no " + call, "docs/api.md lists all requests");
+}
+
+}  // namespace
+
+HttpResponse answer_request(Agent& agent, const HttpRequest& request) noexcept {
+  try {
+    try {
+      return dispatch(agent, request);
+    } catch (const CommitConflict& error) {
+      return error_response(error.code(), error.what(),
+                            "`zbig abort` gives up this device's changes and shows the others'",
+                            &error.blocks);
+    } catch (const HintedError& error) {
+      return error_response(error.code(), error.what(), error.hint);
+    } catch (const Error& error) {
+      return error_response(error.code(), error.what(), {});
+    } catch (const std::bad_alloc&) {
+      return error_response(ErrorCode::kFailed, "out of memory", {});
+    } catch (const std::exception& error) {
+      return error_response(ErrorCode::kFailed, error.what(), {});
+    }
+  } catch (...) {
+    return {500, "{\"error\":{\"code\":\"failed\",\"message\":\"out of memory\"}}\n"};
+  }
+}
+
+}  // namespace zbig

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/server.h"
+
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "agent/api/error_word.h"
+#include "agent/files.h"
+#include "agent/hinted_error.h"
+#include "agent/log.h"
+#include "zodb/error.h"
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+// Opening a big database without an index reads it all.
+constexpr milliseconds kStartDeadline{10 * 60 * 1000};
+constexpr off_t kMaxLog = 4 << 20;
+
+// 16 hex digits that name the pair (FNV-1a); chance meetings are no danger: the server says which
+// database it serves.
+std::string server_id(const std::string& state_directory, const std::string& url) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : state_directory + '\0' + url) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return Oid{hash}.hex();
+}
+
+Tid tid_of(const Json& json, const char* key) {
+  const auto tid = json.contains(key) && json[key].is_string()
+                       ? Tid::parse_hex(json[key].get<std::string>())
+                       : std::nullopt;
+  if (!tid) throw Failed(std::string("the server's reply has no tid in ") + key);
+  return *tid;
+}
+
+std::uint64_t number_of(const Json& json, const char* key) {
+  return json.contains(key) && json[key].is_number_unsigned() ? json[key].get<std::uint64_t>() : 0;
+}
+
+std::string text_of(const Json& json, const char* key) {
+  return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : "";
+}
+
+// nbdkit writes "nbdkit: error: SENTENCE"; the plugin's sentence is what the user wants.
+std::string without_prefix(std::string line) {
+  for (const std::string_view prefix : {"nbdkit: ", "error: ", "zbig: "}) {
+    if (line.starts_with(prefix)) line.erase(0, prefix.size());
+  }
+  return line;
+}
+
+}  // namespace
+
+Server::Server(const Places& places, std::string url)
+    : url_(std::move(url)), plugin_(places.plugin) {
+  const std::string id = server_id(places.state_directory, url_);
+  folder_ = places.state_directory + "/servers/" + id;
+  nbd_socket_ = places.sockets_directory + "/" + id + ".nbd";
+  control_socket_ = places.sockets_directory + "/" + id + ".control";
+}
+
+bool Server::ensure_running() {
+  if (alive()) return false;
+  process_.reset();
+  make_directories(folder_, 0700);
+  process_ = ServiceProcess::find(folder_ + "/lock");
+  if (process_) {
+    try {
+      const Json hello = request({{"op", "hello"}}, milliseconds(5000));
+      if (text_of(hello, "url") == url_) return false;
+      log_line("server " + std::to_string(pid()) + " serves " + text_of(hello, "url") + " and not " +
+               url_ + ": ending it");
+    } catch (const Error& error) {
+      log_line("server " + std::to_string(pid()) + " of " + url_ + " does not answer, ending it: " +
+               error.what());
+    }
+    if (!process_->stop(milliseconds(2000))) {
+      throw Unavailable("server " + std::to_string(pid()) + " of " + url_ + " cannot be ended");
+    }
+    process_.reset();
+  }
+  start();
+  return true;
+}
+
+void Server::start() {
+  const std::string log = folder_ + "/log";
+  struct stat found = {};
+  if (::stat(log.c_str(), &found) == 0 && found.st_size > kMaxLog) {
+    ::rename(log.c_str(), (log + ".old").c_str());
+  }
+  ::unlink(nbd_socket_.c_str());
+  ::unlink(control_socket_.c_str());
+  const std::vector<std::string> command = {"nbdkit",     "--foreground",
+                                            "--unix",     nbd_socket_,
+                                            plugin_,      url_,
+                                            "control=" + control_socket_};
+  // The tag tells this life of the server from others, whatever becomes of its pid.
+  const std::string tag = "life-" + std::to_string(Clock::now().time_since_epoch().count());
+  process_ = ServiceProcess::start(folder_ + "/lock", tag, command, log);
+  const auto deadline = Clock::now() + kStartDeadline;
+  while (true) {
+    try {
+      request({{"op", "hello"}}, milliseconds(5000));
+      break;
+    } catch (const Unavailable&) {
+    }
+    if (process_->wait_end(milliseconds(5))) {
+      process_.reset();
+      throw HintedError(ErrorCode::kUnavailable,
+                        "the server of " + url_ + " ended: " + without_prefix(last_line_of(log)),
+                        "its log is " + log);
+    }
+    if (Clock::now() > deadline) {
+      stop();
+      throw Unavailable("the server of " + url_ + " did not start in time; its log is " + log);
+    }
+  }
+  log_line("server " + std::to_string(pid()) + " serves " + url_);
+}
+
+std::string Server::tag() const { return process_ ? process_->tag() : "none"; }
+
+void Server::stop() {
+  if (process_) process_->stop(milliseconds(5000));
+  process_.reset();
+  ::unlink(nbd_socket_.c_str());
+  ::unlink(control_socket_.c_str());
+  remove_tree(folder_);
+}
+
+Json Server::request(const Json& request, milliseconds timeout) const {
+  return control_request(control_socket_, request, timeout);
+}
+
+Tid Server::last_tid(milliseconds timeout) const {
+  return tid_of(request({{"op", "hello"}}, timeout), "last_tid");
+}
+
+std::map<std::string, ServedDevice> Server::status(milliseconds timeout) const {
+  const Json reply = request({{"op", "status"}}, timeout);
+  std::map<std::string, ServedDevice> devices;
+  if (!reply.contains("devices") || !reply["devices"].is_array()) {
+    throw Failed("the server's status lists no devices");
+  }
+  for (const Json& item : reply["devices"]) {
+    if (!item.is_object()) continue;
+    ServedDevice device;
+    device.device = text_of(item, "device");
+    device.export_name = text_of(item, "export");
+    device.at = tid_of(item, "at");
+    device.size = number_of(item, "size");
+    device.dirty_bytes = number_of(item, "dirty_bytes");
+    device.frozen_bytes = number_of(item, "frozen_bytes");
+    device.overlay_bytes = number_of(item, "overlay_bytes");
+    device.error = text_of(item, "error");
+    devices.emplace(device.device, std::move(device));
+  }
+  return devices;
+}
+
+}  // namespace zbig

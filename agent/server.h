@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "agent/control_client.h"
+#include "agent/service_process.h"
+#include "zodb/ids.h"
+
+// Server: the nbdkit process of one database, and what can be asked of it.
+//
+// It is started in a session of its own and outlives the agent; the next agent finds it by its lock
+// file (agent/service_process.h) and takes it over. Its sockets are in the runtime folder; lock,
+// log and the rest in STATE/servers/ID, where ID is made from the state folder and the URL, so that
+// two agents never meet in one folder.
+//
+// Threads: ensure_running() and stop() from one thread at a time (the database's gate); requests
+// from any.
+
+namespace zbig {
+
+// A device as the server tells of it.
+struct ServedDevice {
+  std::string device;
+  std::string export_name;
+  Tid at;
+  std::uint64_t size = 0;
+  std::uint64_t dirty_bytes = 0;   // of the layer that is being written
+  std::uint64_t frozen_bytes = 0;  // of a commit under way
+  std::uint64_t overlay_bytes = 0;
+  std::string error;
+};
+
+class Server {
+ public:
+  struct Places {
+    std::string state_directory;
+    std::string runtime_directory;  // of the agent's socket; FUSE files below dev/
+    std::string sockets_directory;  // of the servers' sockets
+    std::string plugin;  // nbdkit-zbig-plugin.so, or "zbig" for nbdkit to find
+  };
+  Server(const Places& places, std::string url);
+
+  // Takes over a running server or starts one; true if it was started (and knows no device). Throws
+  // the server's own error (NotFound, Corrupt, ...: its last line), Unavailable.
+  bool ensure_running();
+  bool alive() const { return process_ && process_->alive(); }
+  int pidfd() const { return process_ ? process_->pidfd() : -1; }
+  pid_t pid() const { return process_ ? process_->pid() : 0; }
+  // Names this life of the server.
+  std::string tag() const;
+  // Ends it and removes its files.
+  void stop();
+
+  const std::string& nbd_socket() const { return nbd_socket_; }
+
+  // --- requests (docs/control-protocol.md)
+  static constexpr std::chrono::milliseconds kDeadline{20000};
+
+  Tid last_tid(std::chrono::milliseconds timeout) const;
+  std::map<std::string, ServedDevice> status(std::chrono::milliseconds timeout) const;
+  Json request(const Json& request, std::chrono::milliseconds timeout = kDeadline) const;
+
+ private:
+  void start();
+
+  std::string url_;
+  std::string plugin_;
+  std::string folder_;
+  std::string nbd_socket_;
+  std::string control_socket_;
+  std::optional<ServiceProcess> process_;
+};
+
+}  // namespace zbig

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/service_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <thread>
+
+#include "agent/files.h"
+#include "zodb/error.h"
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+
+Fd open_pidfd(pid_t pid) { return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))); }
+
+bool ended_within(int pidfd, milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (true) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline -
+                                                               std::chrono::steady_clock::now());
+    pollfd item{.fd = pidfd, .events = POLLIN, .revents = 0};
+    const int n = ::poll(&item, 1, static_cast<int>(std::max<long>(0, left.count())));
+    if (n > 0) {
+      // Reaps it if it is a child of ours; a program of an earlier agent is init's child.
+      siginfo_t info = {};
+      ::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED | WNOHANG);
+      return true;
+    }
+    if (n == 0) return false;
+  }
+}
+
+std::vector<char*> pointers_to(std::span<const std::string> command) {
+  std::vector<char*> result;
+  for (const std::string& word : command) result.push_back(const_cast<char*>(word.c_str()));
+  result.push_back(nullptr);
+  return result;
+}
+
+// In a child between fork and exec: only what is safe in a copy of a process with threads.
+
+void reset_signals() {
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
+}
+
+std::size_t print_decimal(char* out, pid_t number) {
+  std::array<char, 16> digits;
+  std::size_t n = 0;
+  for (auto rest = static_cast<unsigned>(number); n == 0 || rest > 0; rest /= 10) {
+    digits[n++] = static_cast<char>('0' + rest % 10);
+  }
+  for (std::size_t i = 0; i < n; ++i) out[i] = digits[n - 1 - i];
+  return n;
+}
+
+[[noreturn]] void become(char* const* command) {
+  ::execvp(command[0], command);
+  constexpr std::string_view text = ": cannot be executed\n";
+  const std::size_t length = std::char_traits<char>::length(command[0]);
+  [[maybe_unused]] ssize_t n = ::write(STDERR_FILENO, command[0], length);
+  n = ::write(STDERR_FILENO, text.data(), text.size());
+  ::_exit(127);
+}
+
+}  // namespace
+
+std::optional<ServiceProcess> ServiceProcess::find(const std::string& lock_path) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (try_lock_file(lock_path)) return std::nullopt;
+    const std::string text = read_small_file(lock_path, 4096);
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
+    if (error == std::errc() && pid > 0 && text.ends_with('\n')) {
+      Fd pidfd = open_pidfd(pid);
+      // The pid cannot have become another's while the lock is held: check again after opening.
+      if (pidfd && !try_lock_file(lock_path)) {
+        const auto at = static_cast<std::size_t>(end - text.data());
+        const std::string tag = at + 1 < text.size() ? text.substr(at + 1, text.size() - at - 2) : "";
+        return ServiceProcess(pid, std::move(pidfd), tag);
+      }
+    }
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  throw Busy(lock_path + " is locked by a process that does not tell its number");
+}
+
+ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::string& tag,
+                                     std::span<const std::string> command,
+                                     const std::string& log_path) {
+  const Fd lock = try_lock_file(lock_path);
+  if (!lock) throw Busy(lock_path + " is locked by another process");
+  const Fd log(::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!log) throw_errno("open " + log_path, errno);
+  const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!null) throw_errno("open /dev/null", errno);
+  if (::ftruncate(lock.get(), 0) != 0) throw_errno("write " + lock_path, errno);
+  const std::vector<char*> words = pointers_to(command);
+  std::string note(16, '\0');
+  note += " " + tag + "\n";
+
+  const pid_t pid = ::fork();
+  if (pid < 0) throw_errno("start " + command[0], errno);
+  if (pid == 0) {
+    ::setsid();
+    reset_signals();
+    // The number goes right before the tag, so that one write makes the file whole.
+    std::array<char, 16> digits;
+    const std::size_t n = print_decimal(digits.data(), ::getpid());
+    char* first = note.data() + 16 - n;
+    for (std::size_t i = 0; i < n; ++i) first[i] = digits[i];
+    const auto length = static_cast<std::size_t>(note.data() + note.size() - first);
+    if (::pwrite(lock.get(), first, length, 0) < 0) ::_exit(126);
+    ::fcntl(lock.get(), F_SETFD, 0);  // keeps the lock across exec
+    ::dup2(null.get(), STDIN_FILENO);
+    ::dup2(log.get(), STDOUT_FILENO);
+    ::dup2(log.get(), STDERR_FILENO);
+    become(words.data());
+  }
+  Fd pidfd = open_pidfd(pid);
+  if (!pidfd) {
+    const int error = errno;
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    throw_errno("watch process " + std::to_string(pid), error);
+  }
+  return ServiceProcess(pid, std::move(pidfd), tag);
+}
+
+bool ServiceProcess::alive() const { return !ended_within(pidfd(), milliseconds(0)); }
+
+bool ServiceProcess::wait_end(milliseconds timeout) const {
+  return ended_within(pidfd(), timeout);
+}
+
+void ServiceProcess::kill() const {
+  ::syscall(SYS_pidfd_send_signal, pidfd(), SIGKILL, nullptr, 0);
+}
+
+bool ServiceProcess::stop(milliseconds patience) const {
+  ::syscall(SYS_pidfd_send_signal, pidfd(), SIGTERM, nullptr, 0);
+  if (wait_end(patience)) return true;
+  kill();
+  return wait_end(milliseconds(5000));
+}
+
+CommandResult run_command(std::span<const std::string> command, milliseconds timeout) {
+  std::array<int, 2> ends;
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("make a pipe", errno);
+  const Fd reader(ends[0]);
+  Fd writer(ends[1]);
+  const std::vector<char*> words = pointers_to(command);
+  const pid_t pid = ::fork();
+  if (pid < 0) throw_errno("start " + command[0], errno);
+  if (pid == 0) {
+    reset_signals();
+    ::dup2(writer.get(), STDOUT_FILENO);
+    ::dup2(writer.get(), STDERR_FILENO);
+    become(words.data());
+  }
+  writer.reset();
+  const Fd pidfd = open_pidfd(pid);
+  CommandResult result;
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (true) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline -
+                                                               std::chrono::steady_clock::now());
+    pollfd item{.fd = reader.get(), .events = POLLIN, .revents = 0};
+    if (left.count() <= 0 || ::poll(&item, 1, static_cast<int>(left.count())) == 0) {
+      ::kill(pid, SIGKILL);
+      break;
+    }
+    std::array<char, 1024> buffer;
+    const ssize_t n = ::read(reader.get(), buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    if (result.output.size() < 4096) result.output.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  // It has closed its output; it ends now, or is made to.
+  if (pidfd) {
+    pollfd item{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&item, 1, 1000) == 0) ::kill(pid, SIGKILL);
+  }
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status)) result.status = WEXITSTATUS(status);
+  while (result.output.ends_with('\n')) result.output.pop_back();
+  return result;
+}
+
+void sync_file_with_deadline(const std::string& path, milliseconds timeout) {
+  const char* name = path.c_str();
+  const pid_t pid = ::fork();
+  if (pid < 0) throw_errno("start a process to sync " + path, errno);
+  if (pid == 0) {
+    const int fd = ::open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || ::fsync(fd) != 0) ::_exit(errno & 0xff);
+    ::_exit(0);
+  }
+  const Fd pidfd = open_pidfd(pid);
+  pollfd item{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+  if (!pidfd || ::poll(&item, 1, static_cast<int>(timeout.count())) <= 0) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, WNOHANG);
+    throw Unavailable("sync " + path + ": no answer in " + std::to_string(timeout.count() / 1000) +
+                      " s");
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  if (!WIFEXITED(status)) throw Failed("sync " + path + ": the process was killed");
+  if (WEXITSTATUS(status) != 0) throw_errno("sync " + path, WEXITSTATUS(status));
+}
+
+std::string last_line_of(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return {};
+  constexpr off_t kTail = 4096;
+  const off_t size = ::lseek(fd.get(), 0, SEEK_END);
+  std::string text(static_cast<std::size_t>(kTail), '\0');
+  const ssize_t n = ::pread(fd.get(), text.data(), text.size(), std::max<off_t>(0, size - kTail));
+  if (n <= 0) return {};
+  text.resize(static_cast<std::size_t>(n));
+  while (text.ends_with('\n')) text.pop_back();
+  return text.substr(text.rfind('\n') + 1);
+}
+
+}  // namespace zbig
