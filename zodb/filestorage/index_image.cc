@@ -184,6 +184,8 @@ std::unique_ptr<IndexImage> IndexImage::map(const std::string& path) {
     const auto size = static_cast<std::size_t>(info.st_size);
     void* const at = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
     if (at != MAP_FAILED) {
+      // Lookups are random: bring the page that is asked for, and not its neighbours.
+      ::madvise(at, size, MADV_RANDOM);
       image->mapped_ = at;
       image->mapped_size_ = size;
       image->bytes_ = ByteView(static_cast<const std::byte*>(at), size);
