@@ -6,7 +6,7 @@
 #include <fstream>
 #include <stdexcept>
 
-namespace zbig::testing {
+namespace zbig::test {
 namespace {
 
 void append_line(Bytes& out, std::string_view line) {
@@ -48,4 +48,4 @@ std::map<std::string, Bytes> hex_examples(const std::string& page) {
   return examples;
 }
 
-}  // namespace zbig::testing
+}  // namespace zbig::test

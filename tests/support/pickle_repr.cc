@@ -3,7 +3,7 @@
 
 #include <stdexcept>
 
-namespace zbig::testing {
+namespace zbig::test {
 namespace {
 
 std::string repr_items(Value value, const char* open, const char* close) {
@@ -97,4 +97,4 @@ void rewrite(RecordWriter& writer, Value value) {
   }
 }
 
-}  // namespace zbig::testing
+}  // namespace zbig::test

@@ -15,9 +15,9 @@ namespace zbig {
 namespace {
 
 using namespace std::string_literals;
-using testing::hex_examples;
-using testing::repr;
-using testing::rewrite;
+using test::hex_examples;
+using test::repr;
+using test::rewrite;
 
 std::string read(const std::string& pickle) {
   PickleReader reader(as_bytes(pickle));
