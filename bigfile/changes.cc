@@ -124,10 +124,15 @@ ExtentList differing_extents(const Storage& storage, const Volume& volume, Tid f
     view->read(offset, out.first(std::min<std::uint64_t>(out.size(), view->size() - offset)));
   };
 
+  // With an array's size changes what it shows, and nothing of its file.
+  std::vector<Extent> candidates = changes.extents;
+  const auto [smaller, larger] = std::minmax(changes.old_size, changes.new_size);
+  candidates.push_back({smaller, larger - smaller});
+
   ExtentList result;
   Bytes a(kPiece);
   Bytes b(kPiece);
-  for (const Extent& extent : changes.extents) {
+  for (const Extent& extent : normalised(std::move(candidates))) {
     // A file that was replaced may be sparse.
     std::vector<Extent> stored;
     for (const auto& view : {before, after}) {
