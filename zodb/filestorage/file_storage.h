@@ -66,6 +66,7 @@ class FileStorage : public Storage {
                                                   bool backwards) const override;
   std::vector<Revision> history(Oid oid, std::size_t limit) const override;
   std::unique_ptr<Subscription> subscribe(InvalidationFn callback) override;
+  void check(const std::function<void(const std::string&)>& on_defect) const override;
 
   Oid new_oid() override;
   std::unique_ptr<StorageTransaction> begin(const TransactionMeta& meta) override;
