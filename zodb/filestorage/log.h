@@ -34,7 +34,7 @@ Log open_log(const std::string& path, DataFile::Access access, std::uint64_t gen
 // Makes an empty database, durably. The file must not exist.
 void create_log(const std::string& path);
 
-// What a crash left after the last whole transaction, removed: rows 2 to 4 of the table "The tail".
+// What a crash left after the last whole transaction, removed: rows 2 to 5 of the table "The tail".
 // Bytes that may have been data are first copied to PATH.trN, N the first free number. Throws
 // Corrupt, and removes nothing, if the tail ends with a whole transaction: then what is in front of
 // it is no crash's leftover but damage, and later commits would be lost.

@@ -80,7 +80,9 @@ bool LogScanner::at_tail(const TransactionHeader& header) {
   std::byte last[8];
   file_.read(size_ - 8, last);
   const auto length = get_be<8>(last);
-  if (length > left || length < TransactionHeader::kSize) {
+  const bool no_end = length > left || length < TransactionHeader::kSize;
+  const bool never_there = header.status == '\0' && !transaction_before(file_, position_, size_);
+  if (no_end || never_there) {
     tail_ = Tail::kNoise;
     return true;
   }

@@ -34,7 +34,7 @@ enum class Tail {
   kShortHeader,  // 1 to 22 bytes (row 2)
   kCheckpoint,   // a transaction that is voted or being written (row 3)
   kIncomplete,   // a transaction longer than the file (row 3)
-  kNoise,        // no transaction, and the file does not end with one (row 4): zeros, say
+  kNoise,        // no transaction, and the file does not end with one (rows 4 and 5): zeros, say
 };
 
 struct ScannedRecord {
