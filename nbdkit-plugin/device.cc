@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbdkit-plugin/device.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "zodb/error.h"
+
+namespace zbig {
+namespace {
+
+constexpr std::chrono::seconds kClosePatience{10};
+
+}  // namespace
+
+Device::Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database)
+    : config_(std::move(config)), database_(std::move(database)) {
+  if (config_.read_only) {
+    view_ = database_->view(config_.volume, config_.at.value_or(database_->head()));
+    size_ = config_.size != 0 ? rounded_up(config_.size) : rounded_up(view_->size());
+  } else {
+    overlay_ =
+        Overlay::open(config_.overlay, rounded_up(config_.size), [&](std::optional<Tid> recorded) {
+          const std::optional<Tid> at = recorded ? recorded : config_.at;
+          return database_->view(config_.volume, at ? *at : database_->head());
+        });
+    size_ = overlay_->size();
+  }
+  if (const std::uint64_t needed = view()->size(); size_ < needed) {
+    throw Invalid("a device of " + std::to_string(size_) + " bytes is too small for " +
+                  config_.volume + ", which has " + std::to_string(needed));
+  }
+}
+
+std::shared_ptr<Overlay> Device::overlay() const {
+  std::lock_guard lock(mutex_);
+  if (closed_) throw Failed("device " + config_.name + " is detached");
+  if (!overlay_) throw ReadOnly("device " + config_.name + " is read-only");
+  return overlay_;
+}
+
+std::shared_ptr<const View> Device::view() const {
+  if (!config_.read_only) return overlay()->view();
+  std::lock_guard lock(mutex_);
+  if (closed_) throw Failed("device " + config_.name + " is detached");
+  return view_;
+}
+
+// --- what a client does
+
+void Device::read(std::uint64_t offset, std::span<std::byte> out) const {
+  if (config_.read_only) {
+    read_padded(*view(), offset, out);
+  } else {
+    overlay()->read(offset, out);
+  }
+}
+
+ExtentList Device::data_extents(std::uint64_t offset, std::uint64_t length) const {
+  return config_.read_only ? padded_data_extents(*view(), offset, length)
+                           : overlay()->data_extents(offset, length);
+}
+
+void Device::prefetch(std::uint64_t offset, std::uint64_t length) const {
+  const std::shared_ptr<const View> shown = view();
+  if (offset < shown->size()) shown->prefetch(offset, std::min(length, shown->size() - offset));
+}
+
+void Device::flush() {
+  if (!config_.read_only) overlay()->flush();
+}
+
+// --- what the agent does
+
+Device::Frozen Device::freeze() {
+  std::lock_guard step(step_mutex_);
+  const std::shared_ptr<Overlay> overlay = this->overlay();
+  overlay->freeze();
+  const Overlay::Status status = overlay->status();
+  return {status.base, status.frozen_bytes};
+}
+
+void Device::unfreeze() {
+  std::lock_guard step(step_mutex_);
+  overlay()->unfreeze();
+}
+
+void Device::committed(Tid at, bool stored) {
+  std::lock_guard step(step_mutex_);
+  const std::shared_ptr<Overlay> overlay = this->overlay();
+  const std::shared_ptr<const View> old_view = overlay->view();
+  if (at < old_view->at()) {
+    throw Invalid("a commit at " + at.hex() + " is older than the view of device " + config_.name +
+                  ", " + old_view->at().hex());
+  }
+  std::shared_ptr<const View> next = database_->moved(old_view, at);
+  // What others committed since the old view: all but the commit itself.
+  const Tid others_until{stored && at > old_view->at() ? at.value - 1 : at.value};
+  std::optional<ExtentList> others = ExtentList{};
+  if (others_until > old_view->at()) {
+    Changes changes = database_->changes(*old_view, others_until);
+    others = changes.whole_file ? std::nullopt : std::optional(std::move(changes.extents));
+  }
+  overlay->committed(std::move(next), others);
+}
+
+Moved Device::moved(const View& from, const View& to) const {
+  Moved moved{to.at(), false, {}};
+  if (from.at() == to.at()) return moved;
+  Changes changes = database_->changes(from, to.at());
+  moved.whole = changes.whole_file;
+  moved.extents = std::move(changes.extents);
+  return moved;
+}
+
+Moved Device::abort() {
+  std::lock_guard step(step_mutex_);
+  const std::shared_ptr<Overlay> overlay = this->overlay();
+  const std::shared_ptr<const View> old_view = overlay->view();
+  const std::shared_ptr<const View> next =
+      database_->moved(old_view, std::max(old_view->at(), database_->head()));
+  Moved moved = this->moved(*old_view, *next);
+  ExtentList extents = overlay->abort(next);
+  extents.insert(extents.end(), moved.extents.begin(), moved.extents.end());
+  moved.extents = normalised(std::move(extents));
+  return moved;
+}
+
+Moved Device::refresh(std::optional<Tid> at) {
+  std::lock_guard step(step_mutex_);
+  const std::shared_ptr<const View> old_view = view();
+  const std::shared_ptr<const View> next = database_->moved(old_view, at ? *at : database_->head());
+  Moved moved = this->moved(*old_view, *next);
+  if (config_.read_only) {
+    std::lock_guard lock(mutex_);
+    view_ = next;
+  } else {
+    overlay()->move_view(next);
+  }
+  return moved;
+}
+
+void Device::tidy() {
+  if (!config_.read_only) overlay()->tidy();
+}
+
+std::uint64_t Device::close(Close how) {
+  std::lock_guard step(step_mutex_);
+  std::uint64_t dirty = 0;
+  if (!config_.read_only) {
+    const Overlay::Status status = overlay()->status();
+    dirty = status.dirty_bytes + status.frozen_bytes;
+    if (how == Close::kIfClean && dirty > 0) {
+      throw Busy("device " + config_.name + " has " + std::to_string(dirty) +
+                 " bytes of uncommitted writes");
+    }
+  }
+  std::shared_ptr<Overlay> last;
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    last = std::exchange(overlay_, nullptr);
+    view_ = nullptr;
+  }
+  if (!last) return dirty;
+  // Requests in progress finish on it; the next attach needs its directory free.
+  const auto deadline = std::chrono::steady_clock::now() + kClosePatience;
+  while (last.use_count() > 1 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // A write that was in progress may have landed since: then its overlay stays for the next attach.
+  const bool clean = last.use_count() == 1 && last->status().dirty_bytes == 0;
+  if (how == Close::kDiscard || (how == Close::kIfClean && clean)) last->destroy();
+  return dirty;
+}
+
+Overlay::Status Device::status() const {
+  if (!config_.read_only) return overlay()->status();
+  Overlay::Status status;
+  status.at = status.base = view()->at();
+  return status;
+}
+
+// --- exports
+
+std::string DeviceExport::description() const {
+  return describe(device_->view()->volume()) + ", device " + device_->config().name;
+}
+
+FrozenExport::FrozenExport(std::shared_ptr<Device> device) : device_(std::move(device)) {
+  const std::shared_ptr<Overlay> overlay = device_->overlay();
+  frozen_ = overlay->frozen();
+  overlay_ = overlay;
+}
+
+std::string FrozenExport::description() const {
+  return "the commit under way of device " + device_->config().name;
+}
+
+std::shared_ptr<Overlay> FrozenExport::overlay() const {
+  std::shared_ptr<Overlay> overlay = overlay_.lock();
+  if (!overlay) throw Failed("device " + device_->config().name + " is detached");
+  return overlay;
+}
+
+void FrozenExport::read(std::uint64_t offset, std::span<std::byte> out) const {
+  const std::shared_ptr<Overlay> alive = overlay();
+  frozen_->read(offset, out);
+}
+
+ExtentList FrozenExport::data_extents(std::uint64_t offset, std::uint64_t length) const {
+  const std::shared_ptr<Overlay> alive = overlay();
+  return frozen_->dirty_extents(offset, length);
+}
+
+}  // namespace zbig

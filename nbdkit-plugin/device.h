@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "nbdkit-plugin/export.h"
+#include "nbdkit-plugin/overlay.h"
+#include "nbdkit-plugin/served_database.h"
+
+// Device: a volume that the agent attached. It shows one view and, if it is writable, the overlay
+// above it. Every connection to its export shares it, so each sees what another wrote as soon as
+// that was answered (NBD's multi-conn).
+//
+// The steps that move it (docs/control-protocol.md) first do all that takes time (asking the
+// database what changed, making the next view) and then swap one pointer, here or in the overlay.
+//
+// Threads: any. After close() whatever is asked of it fails.
+
+namespace zbig {
+
+struct DeviceConfig {
+  std::string name;
+  std::string export_name;
+  std::string volume;
+  std::optional<Tid> at;  // nothing: the head
+  std::uint64_t size = 0;
+  bool read_only = false;
+  std::string overlay;  // a directory; empty if read-only
+};
+
+// What a move of the view changed, for whoever keeps copies of pages.
+struct Moved {
+  Tid at;
+  bool whole = false;
+  ExtentList extents;
+};
+
+class Device {
+ public:
+  // Throws NotFound, Invalid (a size below that of the volume), and what Overlay::open throws.
+  Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database);
+
+  const DeviceConfig& config() const { return config_; }
+  std::uint64_t size() const { return size_; }
+
+  // --- what a client does
+  void read(std::uint64_t offset, std::span<std::byte> out) const;
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const;
+  void prefetch(std::uint64_t offset, std::uint64_t length) const;
+  void write(std::uint64_t offset, ByteView bytes) { overlay()->write(offset, bytes); }
+  void zero(std::uint64_t offset, std::uint64_t length) { overlay()->zero(offset, length); }
+  void flush();
+  std::shared_ptr<const View> view() const;
+
+  // --- what the agent does; each waits for the one before it
+  struct Frozen {
+    Tid base;
+    std::uint64_t dirty_bytes = 0;
+  };
+  Frozen freeze();
+  void unfreeze();
+  void committed(Tid at, bool stored);
+  Moved abort();
+  Moved refresh(std::optional<Tid> at);
+  // Leaves to the overlay what need not be waited for.
+  void tidy();
+
+  enum class Close { kIfClean, kKeep, kDiscard };
+  // Throws Busy (and stays) for kIfClean if there are uncommitted writes. Returns how many bytes of
+  // them there were.
+  std::uint64_t close(Close how);
+
+  Overlay::Status status() const;
+  // Throws ReadOnly if there is none, Failed if the device is closed.
+  std::shared_ptr<Overlay> overlay() const;
+
+ private:
+  Moved moved(const View& from, const View& to) const;
+
+  const DeviceConfig config_;
+  const std::shared_ptr<ServedDatabase> database_;
+  std::uint64_t size_ = 0;
+
+  std::mutex step_mutex_;  // one step of the agent at a time
+
+  mutable std::mutex mutex_;
+  bool closed_ = false;               // guarded by mutex_, and so are the next two
+  std::shared_ptr<Overlay> overlay_;  // null if read-only
+  std::shared_ptr<const View> view_;  // of a read-only device
+};
+
+class DeviceExport : public Export {
+ public:
+  explicit DeviceExport(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+
+  std::uint64_t size() const override { return device_->size(); }
+  bool read_only() const override { return device_->config().read_only; }
+  std::uint32_t minimum_block() const override { return kPageSize; }
+  std::string description() const override;
+  void read(std::uint64_t offset, std::span<std::byte> out) const override {
+    device_->read(offset, out);
+  }
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override {
+    return device_->data_extents(offset, length);
+  }
+  void prefetch(std::uint64_t offset, std::uint64_t length) const override {
+    device_->prefetch(offset, length);
+  }
+  void write(std::uint64_t offset, ByteView bytes) override { device_->write(offset, bytes); }
+  void zero(std::uint64_t offset, std::uint64_t length) override { device_->zero(offset, length); }
+  void flush() override { device_->flush(); }
+
+ private:
+  const std::shared_ptr<Device> device_;
+};
+
+// A device's frozen writes: `data` exactly where they are.
+class FrozenExport : public Export {
+ public:
+  // Throws Busy if it is not frozen.
+  explicit FrozenExport(std::shared_ptr<Device> device);
+
+  std::uint64_t size() const override { return device_->size(); }
+  std::uint32_t minimum_block() const override { return kPageSize; }
+  std::string description() const override;
+  void read(std::uint64_t offset, std::span<std::byte> out) const override;
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override;
+
+ private:
+  std::shared_ptr<Overlay> overlay() const;
+
+  const std::shared_ptr<Device> device_;
+  // Not kept alive: a client that stays connected must not keep a detached overlay's files open.
+  std::weak_ptr<Overlay> overlay_;
+  std::shared_ptr<const Overlay::Frozen> frozen_;
+};
+
+}  // namespace zbig
