@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/sha256.h"
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
 
@@ -59,6 +60,35 @@ inline std::string content_of(const Storage& storage) {
     }
   }
   return out.str();
+}
+
+// The same as a hash that tests/interop/filestorage.py makes of a file by ZODB's own means.
+inline std::string digest_of(const Storage& storage) {
+  Bytes all;
+  const auto field = [&](ByteView bytes) {
+    std::byte size[8];
+    put_be<8>(size, bytes.size());
+    append(all, size);
+    append(all, bytes);
+  };
+  const auto number = [&](std::uint64_t value) {
+    std::byte bytes[8];
+    put_be<8>(bytes, value);
+    field(bytes);
+  };
+  const auto cursor = storage.transactions(kNoTid, kMaxTid, false);
+  while (const auto transaction = cursor->next()) {
+    number(transaction->tid.value);
+    field(as_bytes(std::string_view(&transaction->status, 1)));
+    field(as_bytes(transaction->user));
+    field(as_bytes(transaction->description));
+    field(transaction->extension);
+    for (const auto& stored : transaction->stored) {
+      number(stored.oid.value);
+      field(as_bytes(text_of(storage.load(stored.oid, transaction->tid))));
+    }
+  }
+  return sha256_hex(all);
 }
 
 // The error that `fn` throws, as code and sentence.

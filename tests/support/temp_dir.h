@@ -13,8 +13,15 @@ namespace zbig::test {
 
 class TempDir {
  public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "zbig-test-XXXXXX").string();
+  enum class Medium {
+    kDisk,
+    kMemory,  // where a test would sync a thousand times for nothing
+  };
+  explicit TempDir(Medium medium = Medium::kDisk) {
+    const std::filesystem::path memory = "/dev/shm";
+    const bool in_memory = medium == Medium::kMemory && std::filesystem::is_directory(memory);
+    const auto parent = in_memory ? memory : std::filesystem::temp_directory_path();
+    std::string name = (parent / "zbig-test-XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
     path_ = name;
   }
