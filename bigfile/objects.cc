@@ -51,11 +51,10 @@ std::shared_ptr<const LoadedNode> Objects::node(Oid oid) const {
     wanted_.erase(wanted);
     return node;
   }
-  want({&oid, 1});
-  const auto loaded = wanted_.find(oid);
-  if (loaded == wanted_.end()) throw_missing(oid, at_);
-  auto node = std::move(loaded->second);
-  wanted_.erase(loaded);
+  auto record = storage_.load(oid, at_);
+  if (!record) throw_missing(oid, at_);
+  auto node = parse_loaded_node(oid, std::move(*record));
+  caches_.nodes.insert(oid, node->serial, at_, node, memory_of(*node));
   return node;
 }
 
@@ -70,8 +69,9 @@ void Objects::want(std::span<const Oid> oids) const {
   for (std::size_t i = 0; i < missing.size(); ++i) {
     if (!records[i]) continue;  // for node() to complain of, if it is asked for
     auto node = parse_loaded_node(missing[i], std::move(*records[i]));
-    caches_.nodes.insert(missing[i], node->serial, at_, node, memory_of(*node));
-    wanted_[missing[i]] = std::move(node);
+    if (!caches_.nodes.insert(missing[i], node->serial, at_, node, memory_of(*node))) {
+      wanted_[missing[i]] = std::move(node);
+    }
   }
 }
 

@@ -57,18 +57,21 @@ class RevisionCache {
   }
 
   // Keeps what a view at `at` found: revision `serial` of the object, of `bytes` bytes in memory.
-  void insert(Oid oid, Tid serial, Tid at, Value value, std::size_t bytes) {
+  // False if it was not to be kept.
+  bool insert(Oid oid, Tid serial, Tid at, Value value, std::size_t bytes) {
     bytes += kEntryOverhead;
-    if (bytes > max_shard_bytes_) return;
+    if (bytes > max_shard_bytes_) return false;
     Shard& shard = shard_of(oid);
     const std::scoped_lock lock(shard.mutex);
-    if (at != shard.horizon) return;
+    if (at != shard.horizon) return false;
     const auto found = shard.by_oid.find(oid);
-    if (found != shard.by_oid.end()) return;  // another reader was quicker; by I1 it is the same
+    if (found != shard.by_oid.end())
+      return true;  // another reader was quicker; by I1 it is the same
     shard.recent.push_front({oid, serial, bytes, std::move(value)});
     shard.by_oid.emplace(oid, shard.recent.begin());
     shard.bytes += bytes;
     while (shard.bytes > max_shard_bytes_) shard.erase(std::prev(shard.recent.end()));
+    return true;
   }
 
   // Moves the horizon, given all that was stored since.
