@@ -81,9 +81,9 @@ int run_ls(const Arguments& arguments) {
   const std::shared_ptr<const Storage> storage = open_storage(arguments[0], OpenMode::kRead);
   const Tid at = parse_when(arguments.get_or("at", "head"), *storage);
   catch_interrupts();
-  bool broken = false;
+  int status = 0;
   const auto on_error = [&](const std::string& sentence) {
-    broken = true;
+    status = exit_status(ErrorCode::kCorrupt);
     std::cerr << "zbig: ls: " << one_line(sentence) << "\n";
   };
   Json list = Json::array();
@@ -106,6 +106,8 @@ int run_ls(const Arguments& arguments) {
                  volume.array ? shape_text(*volume.array) : ""});
     } catch (const Corrupt& error) {
       on_error(volume.path + ": " + error.what());
+    } catch (const Unsupported& error) {
+      on_error(volume.path + ": " + error.what());
     }
   }
   if (arguments.has("json")) {
@@ -113,7 +115,7 @@ int run_ls(const Arguments& arguments) {
   } else {
     table.print(std::cout);
   }
-  return broken ? exit_status(ErrorCode::kCorrupt) : 0;
+  return status;
 }
 
 int run_info(const Arguments& arguments) {
