@@ -89,7 +89,7 @@ ControlServer::ControlServer(std::string path) : path_(std::move(path)) {
       bind(listener_.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     throw_errno("bind control socket " + path_, errno);
   }
-  if (chmod(path_.c_str(), 0600) != 0 || listen(listener_.fd(), 64) != 0) {
+  if (chmod(path_.c_str(), 0600) != 0 || listen(listener_.fd(), SOMAXCONN) != 0) {
     throw_errno("listen on control socket " + path_, errno);
   }
   stop_ = File(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");

@@ -98,7 +98,6 @@ class DeviceExport : public Export {
 
   std::uint64_t size() const override { return device_->size(); }
   bool read_only() const override { return device_->config().read_only; }
-  std::uint32_t minimum_block() const override { return kPageSize; }
   std::string description() const override;
   void read(std::uint64_t offset, std::span<std::byte> out) const override {
     device_->read(offset, out);
@@ -124,7 +123,6 @@ class FrozenExport : public Export {
   explicit FrozenExport(std::shared_ptr<Device> device);
 
   std::uint64_t size() const override { return device_->size(); }
-  std::uint32_t minimum_block() const override { return kPageSize; }
   std::string description() const override;
   void read(std::uint64_t offset, std::span<std::byte> out) const override;
   ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override;

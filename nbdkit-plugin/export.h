@@ -22,8 +22,6 @@ class Export {
 
   virtual std::uint64_t size() const = 0;
   virtual bool read_only() const { return true; }
-  // The unit in which a client should address it.
-  virtual std::uint32_t minimum_block() const { return 1; }
   virtual std::string description() const = 0;
   // Several connections of one client show the same.
   virtual bool same_on_every_connection() const { return true; }

@@ -59,16 +59,16 @@ std::shared_ptr<Export> ExportTable::connect(const std::string& name,
       return std::make_shared<FrozenExport>(std::move(device));
     }
   }
+  const auto volume_and_tid = split_at_tid(name);
   try {
     return connect_to_head(name, client);
   } catch (const NotFound&) {
-    const auto volume_and_tid = split_at_tid(name);
     if (!volume_and_tid) throw;
-    return std::make_shared<ViewExport>(
-        database_->view(volume_and_tid->first, volume_and_tid->second), true);
   } catch (const Invalid&) {
-    throw NotFound("no export '" + name + "': it is no volume (/path or oid:HEX)");
+    if (!volume_and_tid) throw;
   }
+  return std::make_shared<ViewExport>(
+      database_->view(volume_and_tid->first, volume_and_tid->second), true);
 }
 
 std::vector<ExportTable::Listed> ExportTable::list(
@@ -81,12 +81,9 @@ std::vector<ExportTable::Listed> ExportTable::list(
     try {
       const std::string& name = device->config().export_name;
       listed[name] = DeviceExport(device).description();
-      if (device->status().frozen_bytes > 0) {
-        const FrozenExport frozen(device);
-        listed[name + std::string(kFrozenSuffix)] = frozen.description();
-      }
+      listed[name + std::string(kFrozenSuffix)] = FrozenExport(device).description();
     } catch (const Error&) {
-      // Detached, or no longer frozen, since the list was begun.
+      // Not frozen, or read-only, or detached since the list was begun.
     }
   }
   std::vector<Listed> result;

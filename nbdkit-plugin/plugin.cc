@@ -225,9 +225,11 @@ std::int64_t zbig_get_size(void* handle) noexcept {
       "get_size", -1, [&] { return static_cast<std::int64_t>(export_of(handle).size()); });
 }
 
-int zbig_block_size(void* handle, std::uint32_t* minimum, std::uint32_t* preferred,
+// Writes of parts of pages are served too, and the minimum says so: libnbd refuses smaller requests
+// than it on the client's side, and nbdfuse sends what a program passes to write(2).
+int zbig_block_size(void*, std::uint32_t* minimum, std::uint32_t* preferred,
                     std::uint32_t* maximum) noexcept {
-  *minimum = export_of(handle).minimum_block();
+  *minimum = 1;
   *preferred = 2u << 20;
   *maximum = 32u << 20;
   return 0;
