@@ -215,7 +215,7 @@ Oid MemoryStorage::new_oid() {
 }
 
 std::unique_ptr<StorageTransaction> MemoryStorage::begin(const TransactionMeta& meta) {
-  if (before_begin) before_begin();
+  if (const auto hook = before_begin) hook();  // a copy, as it may take itself away
   {
     const std::scoped_lock lock(mutex_);
     ++counts_.begun;

@@ -86,7 +86,8 @@ class MemoryStorage : public Storage {
     Tid tid;
     std::optional<std::shared_ptr<const Bytes>> data;
   };
-  Tid append(const TransactionMeta& meta, std::vector<std::pair<Oid, std::optional<Bytes>>> records);
+  Tid append(const TransactionMeta& meta,
+             std::vector<std::pair<Oid, std::optional<Bytes>>> records);
   const Revised* find(Oid oid, Tid at) const;  // with mutex_ held
 
   const std::string url_ = "memory:";

@@ -40,7 +40,8 @@ std::vector<std::string> original_databases() {
 
 std::string test_name(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
   return name;
 }
 
@@ -143,8 +144,7 @@ TEST_P(OriginalData, View_EveryBlockAtEveryTid_HasTheHash) {
 
       // Once with the caches of the states before, once without.
       if (followed) {
-        followed = followed->advance(state.tid,
-                                     storage_->changed_oids(followed->at(), state.tid));
+        followed = followed->advance(state.tid, storage_->changed_oids(followed->at(), state.tid));
         EXPECT_EQ(followed->size(), view->size());
       } else {
         followed = view;
@@ -157,7 +157,8 @@ TEST_P(OriginalData, View_EveryBlockAtEveryTid_HasTheHash) {
         }
         ++compared;
         const std::string wanted = expected.hash;
-        EXPECT_EQ(test::sha256_hex(read_all(*followed, block * blksize, blksize)).substr(0, 16), wanted)
+        EXPECT_EQ(test::sha256_hex(read_all(*followed, block * blksize, blksize)).substr(0, 16),
+                  wanted)
             << "block " << block;
         EXPECT_EQ(test::sha256_hex(read_all(*view, block * blksize, blksize)).substr(0, 16), wanted)
             << "block " << block << " in a new view";
@@ -227,18 +228,15 @@ TEST_P(OriginalData, Changes_BetweenAnyTwoStates_CoverWhatDiffers) {
         const Tid from = states[i].tid;
         const Tid to = states[j].tid;
         SCOPED_TRACE(path + " from " + from.hex() + " to " + to.hex());
-        const Volume volume =
-            find_volume(*storage_, path, states[j].exists ? to : from);
+        const Volume volume = find_volume(*storage_, path, states[j].exists ? to : from);
         const auto changed = storage_->changed_oids(from, to);
         const Changes changes = changed_extents(*storage_, volume, from, to, changed);
         EXPECT_EQ(changes.whole_file, states[i].exists != states[j].exists);
         if (states[i].exists) {
-          EXPECT_EQ(changes.old_size,
-                    static_cast<std::uint64_t>(states[i].json["size"].number()));
+          EXPECT_EQ(changes.old_size, static_cast<std::uint64_t>(states[i].json["size"].number()));
         }
         if (states[j].exists) {
-          EXPECT_EQ(changes.new_size,
-                    static_cast<std::uint64_t>(states[j].json["size"].number()));
+          EXPECT_EQ(changes.new_size, static_cast<std::uint64_t>(states[j].json["size"].number()));
         }
         if (changes.whole_file) continue;
         const std::uint64_t shown = std::max(changes.old_size, changes.new_size);
