@@ -230,7 +230,7 @@ std::int64_t zbig_get_size(void* handle) noexcept {
 int zbig_block_size(void*, std::uint32_t* minimum, std::uint32_t* preferred,
                     std::uint32_t* maximum) noexcept {
   *minimum = 1;
-  *preferred = 2u << 20;
+  *preferred = 256u << 10;
   *maximum = 32u << 20;
   return 0;
 }
