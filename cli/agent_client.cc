@@ -1,14 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/agent_client.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -17,6 +9,14 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "agent/api/error_word.h"
 #include "agent/api/places.h"
@@ -59,8 +59,7 @@ int connect_to(const Socket& socket, const std::string& path) {
 
 void send_all(const Socket& socket, const std::string& text, const std::string& path) {
   for (std::size_t done = 0; done < text.size();) {
-    const ssize_t n =
-        ::send(socket.fd(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
+    const ssize_t n = ::send(socket.fd(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     // An agent that refuses a request early answers and closes: read that answer.
     if (n < 0 && errno == EPIPE) return;
@@ -171,14 +170,16 @@ void AgentClient::start_if_needed() const {
   pid_t pid = 0;
   const int error = ::posix_spawnp(&pid, program.c_str(), nullptr, nullptr, words.data(), environ);
   if (error != 0) {
-    throw AdvisedError(ErrorCode::kUnavailable,
-                       "no agent runs, and " + program + " cannot be started: " + std::strerror(error),
-                       "start zbigd by hand; `zbigd --help` tells how");
+    throw AdvisedError(
+        ErrorCode::kUnavailable,
+        "no agent runs, and " + program + " cannot be started: " + std::strerror(error),
+        "start zbigd by hand; `zbigd --help` tells how");
   }
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  // It has said why on standard error. Another zbig may have been a moment faster: then all is well.
+  // It has said why on standard error. Another zbig may have been a moment faster: then all is
+  // well.
   if ((!WIFEXITED(status) || WEXITSTATUS(status) != 0) && !listens()) {
     throw AdvisedError(ErrorCode::kUnavailable, "no agent runs, and " + program + " did not start",
                        "start zbigd by hand; `zbigd --help` tells how");

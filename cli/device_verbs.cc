@@ -40,7 +40,8 @@ std::string url_for_agent(const std::string& url) {
   return url.find("://") == std::string::npos ? absolute(url) : url;
 }
 std::string device_for_agent(const std::string& device) {
-  const bool path = device.find('/') != std::string::npos && device.find("://") == std::string::npos;
+  const bool path =
+      device.find('/') != std::string::npos && device.find("://") == std::string::npos;
   return path ? absolute(device) : device;
 }
 
@@ -66,13 +67,15 @@ constexpr std::array<Option, 11> kAttachOptions{{
     {"read-only", '\0', {}, "no writes, and no lock on the database"},
     {"at", '\0', "WHEN", "the volume as it was then, read-only"},
     {"nbd", '\0', "auto|/dev/nbdN", "as a block device of the kernel (not in this version)"},
-    {"fuse", '\0', "PATH", "as the file PATH, or in the folder PATH; the default is a file below "
-                           "the agent's runtime folder"},
+    {"fuse", '\0', "PATH",
+     "as the file PATH, or in the folder PATH; the default is a file below "
+     "the agent's runtime folder"},
     {"socket-only", '\0', {}, "for NBD clients only; prints the URI to use"},
     {"format", '\0', "ZBlk0|ZBlk1|auto",
      "how blocks are stored; default: $WENDELIN_CORE_ZBLK_FMT, else ZBlk0"},
-    {"follow", '\0', "auto|manual", "whether a device without changes of its own shows what others "
-                                    "commit; default: auto"},
+    {"follow", '\0', "auto|manual",
+     "whether a device without changes of its own shows what others "
+     "commit; default: auto"},
     {"size", '\0', "SIZE", "of the device, if it is to be larger than the volume"},
     kSocket,
     kJson,
@@ -130,8 +133,11 @@ int attach(const Arguments& arguments) {
 
 constexpr std::array<Option, 4> kDetachOptions{{
     {"discard", '\0', {}, "give up what is not committed"},
-    {"force", '\0', {}, "even while programs use it; what is not committed is kept for the next "
-                        "attach"},
+    {"force",
+     '\0',
+     {},
+     "even while programs use it; what is not committed is kept for the next "
+     "attach"},
     kSocket,
     kJson,
 }};
@@ -147,7 +153,8 @@ int detach(const Arguments& arguments) {
   } else if (number(answer, "discarded_bytes") > 0) {
     std::cout << "gave up " << number(answer, "discarded_bytes") << " uncommitted bytes\n";
   } else if (number(answer, "kept_bytes") > 0) {
-    std::cout << "kept " << number(answer, "kept_bytes") << " uncommitted bytes for the next attach\n";
+    std::cout << "kept " << number(answer, "kept_bytes")
+              << " uncommitted bytes for the next attach\n";
   }
   return 0;
 }
@@ -167,7 +174,8 @@ void print_device(const Json& device) {
   line("volume       ", text(device, "volume"));
   line("size         ", human_size(number(device, "size")));
   line("view         ", text(device, "tid"));
-  line("state        ", text(device, "state") + (device.value("read_only", false) ? ", read-only" : ""));
+  line("state        ",
+       text(device, "state") + (device.value("read_only", false) ? ", read-only" : ""));
   line("dirty        ", human_size(number(device, "dirty_bytes")));
   line("overlay      ", human_size(number(device, "overlay_bytes")));
   line("feed         ", text(device, "feed"));
@@ -176,8 +184,8 @@ void print_device(const Json& device) {
   if (device.contains("last_commit") && device["last_commit"].is_object()) {
     const Json& last = device["last_commit"];
     const std::string tid = text(last, "tid");
-    line("last commit  ", text(last, "time") + "  " + text(last, "result") +
-                              (tid.empty() ? "" : "  " + tid));
+    line("last commit  ",
+         text(last, "time") + "  " + text(last, "result") + (tid.empty() ? "" : "  " + tid));
   }
   line("waits for    ", text(device, "waits_for"));
 }
@@ -202,9 +210,9 @@ int status(const Arguments& arguments) {
   }
   Table table({{"NAME"}, {"STATE"}, {"DIRTY", true}, {"VIEW"}, {"VOLUME"}, {"NODE"}, {"DATABASE"}});
   for (const Json& device : list) {
-    table.row({text(device, "name"), text(device, "state"), human_size(number(device, "dirty_bytes")),
-               text(device, "tid"), text(device, "volume"), text(device, "node"),
-               text(device, "url")});
+    table.row({text(device, "name"), text(device, "state"),
+               human_size(number(device, "dirty_bytes")), text(device, "tid"),
+               text(device, "volume"), text(device, "node"), text(device, "url")});
   }
   table.print(std::cout);
   for (const Json& device : list) {
@@ -222,8 +230,9 @@ constexpr std::array<Option, 6> kCommitOptions{{
     {"message", 'm', "TEXT", "the description of the transaction"},
     {"user", '\0', "NAME", "who makes it"},
     {"merge", '\0', {}, "take others' changes to other pages of a block (not in this version)"},
-    {"freeze", '\0', "none|fs|cgroup=PATH", "what to stop meanwhile; default and only one in this "
-                                            "version: none"},
+    {"freeze", '\0', "none|fs|cgroup=PATH",
+     "what to stop meanwhile; default and only one in this "
+     "version: none"},
     kSocket,
     kJson,
 }};
@@ -250,7 +259,12 @@ void print_conflict(const AgentConflict& conflict, bool json) {
     std::cout << dump({{"conflict", conflict.blocks}}) << "\n";
     return;
   }
-  Table table({{"VOLUME"}, {"BLOCK", true}, {"OFFSET", true}, {"BASE"}, {"COMMITTED"}, {"USER"},
+  Table table({{"VOLUME"},
+               {"BLOCK", true},
+               {"OFFSET", true},
+               {"BASE"},
+               {"COMMITTED"},
+               {"USER"},
                {"DESCRIPTION"}});
   for (const Json& block : conflict.blocks) {
     table.row({text(block, "volume"), std::to_string(number(block, "block")),
@@ -315,12 +329,14 @@ int refresh(const Arguments& arguments) {
 
 std::span<const Verb> device_verbs() {
   static const std::array<Verb, 6> verbs{{
-      {"attach", "URL VOLUME", "makes a volume a device, and prints its node", kAttachOptions, attach},
+      {"attach", "URL VOLUME", "makes a volume a device, and prints its node", kAttachOptions,
+       attach},
       {"detach", "DEVICE", "takes a device away; refuses while anything of it is not committed",
        kDetachOptions, detach},
       {"status", "[DEVICE]", "tells what is attached, and how it is", kStatusOptions, status},
-      {"commit", "DEVICE...", "makes what was written to the devices one transaction; prints its tid",
-       kCommitOptions, commit},
+      {"commit", "DEVICE...",
+       "makes what was written to the devices one transaction; prints its tid", kCommitOptions,
+       commit},
       {"abort", "DEVICE...", "gives up what is not committed, and shows the database again",
        kStatusOptions, abort},
       {"refresh", "DEVICE...", "moves the view to the newest transaction, and prints its tid",

@@ -15,7 +15,7 @@ namespace zbig {
 namespace {
 
 constexpr std::array<Option, 7> kOptions{{
-    {"size", '\0', "SIZE", "of the volume; may be left out where --shape says it"},
+    {"size", '\0', "SIZE", "of the volume; may be left out with --shape or --raw"},
     {"dtype", '\0', "TYPE", "numpy's name of the items' type (f8, <i4, ...); default: u1"},
     {"shape", '\0', "N,N,...", "of the array; default: one dimension"},
     {"block-size", '\0', "SIZE", "default: 2M, the only one that Python can map"},
@@ -69,7 +69,7 @@ int run(const Arguments& arguments) {
   std::optional<std::uint64_t> size;
   if (const auto text = arguments.get("size")) size = parse_size(*text, "--size");
   const bool raw = arguments.has("raw");
-  if (!size && !arguments.has("shape")) {
+  if (!size && !raw && !arguments.has("shape")) {
     throw AdvisedError(ErrorCode::kInvalid, "--size is missing", usage_line(create_verb()));
   }
   if (raw && (arguments.has("dtype") || arguments.has("shape"))) {
@@ -80,7 +80,7 @@ int run(const Arguments& arguments) {
     volume.blksize = parse_size(*text, "--block-size");
   }
   if (raw) {
-    volume.raw_size = *size;
+    volume.raw_size = size.value_or(0);
   } else {
     volume.array = array_of(arguments, size);
   }
