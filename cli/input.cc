@@ -125,6 +125,10 @@ InputSource::InputSource(const Input& input, std::uint64_t offset, const View& v
   for (const Extent& extent : input.data_extents()) {
     dirty.push_back({offset + extent.offset, extent.length});
   }
+  // A bare file ends with its last block: where the file ends with a hole past that, the block is
+  // stored for its place.
+  const std::uint64_t end = offset + input.size();
+  if (input.size() > 0 && end > view.size()) dirty.push_back({end - 1, 1});
   extents_ = normalised(std::move(dirty));
 }
 

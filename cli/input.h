@@ -40,6 +40,7 @@ class Input {
 
 // The file as the new content of [offset, offset + size) of a volume. Where both the file and the
 // volume have a hole, nothing is dirty: a sparse file of terabytes imports as fast as its data.
+// Only the last byte is, if the volume is to grow.
 class InputSource final : public DirtySource {
  public:
   InputSource(const Input& input, std::uint64_t offset, const View& view);
