@@ -92,7 +92,7 @@ def mapped(request):
     import numpy
     with connection(request["url"]) as (db, conn):
         array = zpeer.lookup(conn.root(), request["path"])
-        view = array[:].reshape(-1).view(numpy.uint8)
+        view = array[:].reshape(-1, order="A").view(numpy.uint8)  # no copy, in either order
         if "data" in request:
             data = numpy.frombuffer(binascii.unhexlify(request["data"]), dtype=numpy.uint8)
             view[request["offset"]:request["offset"] + len(data)] = data
