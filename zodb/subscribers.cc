@@ -22,7 +22,7 @@ class Subscribers::List {
  public:
   std::shared_ptr<Callback> add(InvalidationFn fn) {
     const std::lock_guard lock(mutex_);
-    return callbacks_.emplace_back(std::make_shared<Callback>(std::move(fn)));
+    return callbacks_.emplace_back(std::make_shared<Callback>(Callback{std::move(fn), 0}));
   }
 
   void remove(const std::shared_ptr<Callback>& callback) {
