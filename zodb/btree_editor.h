@@ -17,7 +17,7 @@
 // as BTrees does (splits at the same places, separators rewritten in the same cases, the same nodes
 // stored), and in the end says what to store, with which base serials, and which nodes were read
 // to decide it. The tree in the database is untouched; an editor that is thrown away leaves
-// nothing behind but unused oids.
+// nothing behind but unused oids. After an exception it is good for nothing else.
 //
 // E1  A node that is stored has the base serial of exactly the revision that was read.
 // E2  Every tree node on the way to a key that was inserted, replaced or deleted is stored, or in

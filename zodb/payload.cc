@@ -109,7 +109,8 @@ std::optional<PayloadHead> find_payload(ByteView record) {
   // The string may not be in the record as it is meant (protocol 0 escapes it).
   const auto* begin = payload->data();
   if (begin < record.data() || begin + payload->size() > record.data() + record.size())
-    throw Unsupported("the state of a " + std::string(cls->name().name) + " is an escaped string");
+    throw Corrupt("the state of a " + std::string(cls->name().name) +
+                  " is an escaped string, which ZODB does not write");
   return PayloadHead{*cls, static_cast<std::uint64_t>(begin - record.data()), payload->size()};
 }
 

@@ -311,8 +311,7 @@ bool PickleReader::Machine::step() {
   switch (op) {
     case '\x80':
       if (const std::uint64_t protocol = take_le(1); protocol > 3)
-        throw Unsupported("pickle at offset " + std::to_string(op_at_) + ": protocol " +
-                          std::to_string(protocol) + ", which ZODB does not write");
+        corrupt("protocol " + std::to_string(protocol) + ", which ZODB does not write");
       return true;
     case '.':
       return false;

@@ -36,7 +36,7 @@ class PickleReader {
   PickleReader(PickleReader&&) noexcept;
   PickleReader& operator=(PickleReader&&) noexcept;
 
-  // The next pickle, up to its STOP. Throws Corrupt, and Unsupported for a protocol above 3.
+  // The next pickle, up to its STOP. Throws Corrupt.
   Value next();
   std::size_t offset() const;  // behind the last pickle read
   bool at_end() const;
