@@ -46,7 +46,8 @@ class Reader {
     std::vector<Ref> refs;
     refs.reserve(parts.size());
     for (const BlockPart& part : parts) refs.push_back(part.zblk);
-    const std::vector<BlockObject> zblks = objects_.block_objects(refs);
+    const std::vector<BlockObject> zblks =
+        block_objects(refs, [&](std::size_t i) -> const BlockPart& { return parts[i]; });
     announce_tables(zblks);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       try {
@@ -66,6 +67,33 @@ class Reader {
   }
 
  private:
+  // What `refs` are. If one of them can't be read, the batch can't: then one after the other, so
+  // that the error names the block (`part_of(i)`) and the place of the one that is broken.
+  template <class PartOf>
+  std::vector<BlockObject> block_objects(std::span<const Ref> refs, PartOf part_of) const {
+    try {
+      return objects_.block_objects(refs);
+    } catch (const Error&) {
+      for (std::size_t i = 0; i < refs.size(); ++i) {
+        try {
+          objects_.block_objects(refs.subspan(i, 1));
+        } catch (const Error&) {
+          rethrow_with_context("block " + std::to_string(part_of(i).block) + place(refs[i].oid));
+        }
+      }
+      throw;
+    }
+  }
+
+  std::string place(Oid oid) const {
+    try {
+      const auto ref = objects_.storage().locate(oid, objects_.at());
+      return ref ? ", " + objects_.storage().place(*ref) : "";
+    } catch (const Error&) {
+      return "";  // the first error is the one to tell
+    }
+  }
+
   // The roots of all tables in one batch, then all nodes below them in another.
   void announce_tables(std::span<const BlockObject> zblks) const {
     std::vector<Oid> roots;
@@ -113,7 +141,8 @@ class Reader {
     std::vector<Ref> refs;
     for (const ChunkPart* chunk : one_by_one) refs.push_back(chunk->chunk.zdata);
     if (refs.empty()) return;
-    const std::vector<BlockObject> zdata = objects_.block_objects(refs);
+    const std::vector<BlockObject> zdata = block_objects(
+        refs, [&](std::size_t i) -> const BlockPart& { return *one_by_one[i]->part; });
     for (std::size_t i = 0; i < zdata.size(); ++i) add_chunk(*one_by_one[i], zdata[i]);
   }
 

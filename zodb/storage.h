@@ -135,6 +135,8 @@ class Storage {
   // The storage as messages name it, and as a URL that opens it again.
   virtual const std::string& url() const = 0;
   virtual bool read_only() const = 0;
+  // Where a record is, as messages name it: "/srv/Data.fs at 81920".
+  virtual std::string place(const RecordRef&) const { return url(); }
 
   // --- reading
 

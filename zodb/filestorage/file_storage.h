@@ -49,6 +49,9 @@ class FileStorage : public Storage {
 
   const std::string& url() const override { return url_; }
   bool read_only() const override { return !lock_; }
+  std::string place(const RecordRef& ref) const override {
+    return path_ + " at " + std::to_string(ref.position);
+  }
 
   Tid last_tid() const override { return Tid{last_tid_.load(std::memory_order_acquire)}; }
   Tid sync() override;
