@@ -174,7 +174,7 @@ def data_extents(handle):
 
 
 def error_of(action):
-    """The errno with which libnbd fails, or None."""
+    """The name of the errno with which libnbd fails ("EIO"), or None."""
     try:
         action()
     except nbd.Error as error:
