@@ -51,8 +51,8 @@ done
 same "symbols" "$(nm -D --defined-only "$plugin" | awk '{print $3}' | sort | tr '\n' ' ')" \
   "plugin_init zbig_debug_control zbig_debug_io "
 
-if command -v man > /dev/null && [ -e "$bin/../nbdkit-plugin/nbdkit-zbig-plugin.1" ]; then
-  page=$(man -l "$bin/../nbdkit-plugin/nbdkit-zbig-plugin.1" 2> /dev/null | col -b)
+if command -v man > /dev/null && [ -e "$bin/../man/nbdkit-zbig-plugin.1" ]; then
+  page=$(man -l "$bin/../man/nbdkit-zbig-plugin.1" 2> /dev/null | col -b)
   for section in NAME SYNOPSIS DESCRIPTION EXAMPLES PARAMETERS "DEBUG FLAGS" FILES "SEE ALSO"; do
     same "manual page has $section" "$(grep -cx "$section" <<< "$page")" 1
   done
