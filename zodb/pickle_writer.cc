@@ -52,13 +52,6 @@ void RecordWriter::get(std::uint32_t number) {
   little_endian(number, small ? 1 : 4);
 }
 
-bool RecordWriter::get_mentioned(const std::string& mention) {
-  const auto found = mentioned_.find(mention);
-  if (found == mentioned_.end()) return false;
-  get(found->second);
-  return true;
-}
-
 void RecordWriter::none() { op('N'); }
 
 void RecordWriter::boolean(bool value) {
@@ -114,8 +107,8 @@ void RecordWriter::bytes(ByteView value) {
 }
 
 void RecordWriter::text(std::string_view value) {
-  const std::string mention = "t" + std::string(value);
-  if (get_mentioned(mention)) return;
+  if (const auto known = texts_.find(std::string(value)); known != texts_.end())
+    return get(known->second);
   if (python3()) {
     op('X');
     little_endian(value.size(), 4);
@@ -123,29 +116,32 @@ void RecordWriter::text(std::string_view value) {
     string('U', 'T', value.size());
   }
   raw(value);
-  if (python3() || value.size() >= 2) mentioned_[mention] = put();
+  if (python3() || value.size() >= 2) texts_.emplace(value, put());
 }
 
 void RecordWriter::global(ClassName cls) {
-  const std::string line = "c" + std::string(cls.module) + "\n" + std::string(cls.name) + "\n";
-  if (get_mentioned(line)) return;
-  raw(line);
-  mentioned_[line] = put();
+  for (const auto& [name, number] : classes_)
+    if (name == cls) return get(number);
+  op('c');
+  raw(cls.module);
+  op('\n');
+  raw(cls.name);
+  op('\n');
+  classes_.emplace_back(cls, put());
 }
 
 void RecordWriter::oid(Oid oid) {
+  const bool memo = flavour_ != Flavour::kPython2Protocol3;
+  if (memo)
+    if (const auto known = oids_.find(oid); known != oids_.end()) return get(known->second);
   std::array<std::byte, 8> bytes;
   put_be<8>(bytes.data(), oid.value);
-  if (flavour_ == Flavour::kPython2Protocol3) {
-    string('C', 'B', bytes.size());
-    append(out_, bytes);
-    return;
-  }
-  const std::string mention = "o" + std::string(as_text(bytes));
-  if (get_mentioned(mention)) return;
-  string(python3() ? 'C' : 'U', 0, bytes.size());
+  const bool is_str =
+      flavour_ == Flavour::kPython2Protocol1 || flavour_ == Flavour::kPython2Protocol2;
+  op(is_str ? 'U' : 'C');
+  op(8);
   append(out_, bytes);
-  mentioned_[mention] = put();
+  if (memo) oids_.emplace(oid, put());
 }
 
 void RecordWriter::ref(Oid target, ClassName cls, RefForm form) {

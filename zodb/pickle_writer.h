@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "zodb/bytes.h"
@@ -49,7 +50,7 @@ struct PayloadEnvelope {
 PayloadEnvelope payload_envelope(Flavour flavour, ClassId cls, std::uint64_t size);
 
 // Writes one record: the class, then the state by calls in the order of the pickle. Tuples are told
-// their size when they begin.
+// their size when they begin. Names of classes must live as long as the writer.
 class RecordWriter {
  public:
   RecordWriter(Flavour flavour, ClassName cls);
@@ -98,8 +99,6 @@ class RecordWriter {
   // Gives the value just written the next memo number, and returns it.
   std::uint32_t put();
   void get(std::uint32_t number);
-  // Writes the memo number of what was mentioned before as `mention`; false: it was not.
-  bool get_mentioned(const std::string& mention);
   void oid(Oid oid);
 
   bool python3() const { return flavour_ == Flavour::kPython3; }
@@ -107,8 +106,10 @@ class RecordWriter {
   Flavour flavour_;
   Bytes out_;
   std::uint32_t next_memo_;
-  std::unordered_map<std::string, std::uint32_t>
-      mentioned_;  // by a letter for the kind, and content
+  // Memo numbers of what may be mentioned again. Classes are few, and looked for one by one.
+  std::vector<std::pair<ClassName, std::uint32_t>> classes_;
+  std::unordered_map<std::string, std::uint32_t> texts_;
+  std::unordered_map<Oid, std::uint32_t> oids_;
   std::vector<Open> open_;
 };
 
