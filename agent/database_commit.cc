@@ -177,7 +177,10 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
         save(device);
       }
       const Json reply = server_.request(
-          {{"op", "committed"}, {"device", device.record.name}, {"at", now.hex()}});
+          {{"op", "committed"},
+           {"device", device.record.name},
+           {"at", now.hex()},
+           {"stored", outcome.tid.has_value()}});
       {
         const std::lock_guard lock(mutex_);
         device.at = now;
