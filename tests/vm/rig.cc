@@ -60,8 +60,15 @@ void Server::start() {
     ::execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
     ::_exit(127);
   }
-  for (int i = 0; i < 1000 && !std::filesystem::exists(socket_); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  // The socket is there before anybody listens to it.
+  for (const Deadline deadline = deadline_in(std::chrono::seconds(20));;) {
+    try {
+      nbd_connect(socket_, "", deadline);
+      return;
+    } catch (const Unavailable&) {
+      if (std::chrono::steady_clock::now() >= deadline) throw;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
   }
 }
 
