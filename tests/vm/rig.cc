@@ -19,6 +19,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/kernel_nbd/handshake.h"
+#include "zodb/error.h"
+
 namespace zbig::test {
 namespace {
 
