@@ -175,7 +175,7 @@ void Checker::check_objects() {
     todo.pop_back();
     ++counts_.objects;
     if (defective_.contains(oid)) continue;
-    const std::string context = "reached from object 0x" + parent.hex() + ": ";
+    const std::string context = "reached from object " + parent.brief() + ": ";
     guarded(context, [&, oid = oid] {
       for (const Oid reference : check_object(oid, head)) {
         if (seen.insert(reference).second) todo.emplace_back(reference, oid);

@@ -16,7 +16,7 @@ void TreeCheck::walk(Oid root, const OnValue& on_value) {
   chain_known_ = true;
   node(root, {}, 0, on_value);
   if (chain_known_ && expected_) {
-    defect(*previous_, "the last bucket names a next one, 0x" + expected_->hex());
+    defect(*previous_, "the last bucket names a next one, " + expected_->brief());
   }
 }
 
@@ -82,16 +82,16 @@ std::optional<Oid> TreeCheck::children(const LoadedNode& tree, Range range, std:
     if (i == 0) first = bucket;
   }
   if (first && (!content.link || content.link->oid != *first)) {
-    defect(tree.oid, "the first bucket below is 0x" + first->hex() + ", and it names " +
-                         (content.link ? "0x" + content.link->oid.hex() : std::string("none")));
+    defect(tree.oid, "the first bucket below is " + first->brief() + ", and it names " +
+                         (content.link ? content.link->oid.brief() : std::string("none")));
   }
   return first;
 }
 
 void TreeCheck::chain(const LoadedNode& bucket) {
   if (chain_known_ && previous_ && expected_ != bucket.oid) {
-    defect(*previous_, "the next bucket is 0x" + bucket.oid.hex() + ", and it names " +
-                           (expected_ ? "0x" + expected_->hex() : std::string("none")));
+    defect(*previous_, "the next bucket is " + bucket.oid.brief() + ", and it names " +
+                           (expected_ ? expected_->brief() : std::string("none")));
   }
   previous_ = bucket.oid;
   expected_.reset();

@@ -211,7 +211,8 @@ Tid parse_when(std::string_view text, const Storage& storage) {
 Tid parse_since(std::string_view text, const Storage& storage) {
   if (text == "head") return storage.last_tid();
   if (const auto tid = Tid::parse_hex(text)) return *tid;
-  return Tid::from_time(moment_of(text).start);
+  const Moment moment = moment_of(text);
+  return Tid::from_time(moment.start - moment.last_digit);
 }
 
 std::string human_size(std::uint64_t bytes) {

@@ -29,8 +29,8 @@ std::uint64_t parse_count(std::string_view text, std::string_view what);
 //   2024-01-02T03:04:05.678Z   an ISO 8601 time; the date alone, minutes, a space for the T and an
 //                              offset like +01:00 are understood; UTC if nothing is said
 //   45s 10m 2h 3d 2w           that long ago
-// A time names the newest state at that time. A time with a fraction of a second stands for all of
-// its last digit, so that a time which zbig printed names the transaction that it was printed for.
+// A time names the newest state at that time. A time with a fraction of a second stands for all
+// that is rounded to it, up or down, so that a time which zbig printed names its transaction.
 // Throws NotFound for a tid above the newest one.
 Tid parse_when(std::string_view text, const Storage& storage);
 

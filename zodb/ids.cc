@@ -63,6 +63,11 @@ std::optional<std::uint64_t> parse_digits(std::string_view text) {
 
 std::string Oid::hex() const { return hex_of(value); }
 
+std::string Oid::brief() const {
+  const std::string digits = hex();
+  return "0x" + digits.substr(std::min(digits.find_first_not_of('0'), digits.size() - 1));
+}
+
 std::optional<Oid> Oid::parse_hex(std::string_view text) {
   if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
   if (text.empty() || text.size() > 16) return std::nullopt;

@@ -23,6 +23,8 @@ struct Oid {
 
   // 16 lower-case hex digits.
   std::string hex() const;
+  // As sentences name it: "0x2a".
+  std::string brief() const;
   // 1 to 16 hex digits, with or without 0x; nothing otherwise.
   static std::optional<Oid> parse_hex(std::string_view text);
 };

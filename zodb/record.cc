@@ -82,9 +82,7 @@ ObjectRecord ObjectRecord::parse(Bytes data) {
 }
 
 std::string describe_object(Oid oid, Tid at) {
-  std::string digits = oid.hex();
-  digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));
-  return "object 0x" + digits + " at tid " + at.hex();
+  return "object " + oid.brief() + " at tid " + at.hex();
 }
 
 std::optional<LoadedObject> load_object(const Storage& storage, Oid oid, Tid at) {
