@@ -358,6 +358,25 @@ TEST_F(FileStorageBesidePython, Index_IsTheSameBytesAsPythons) {
   EXPECT_EQ(test::slurp(path + ".index"), of_python);
 }
 
+// A database of Python 2 stays one: its magic, and an index that it reads.
+TEST(FileStorageBesidePython2, CommitToItsDatabase_IsReadByPython2) {
+  const auto python = test::Python::find("py2");
+  if (!python) GTEST_SKIP() << test::Python::kMissing;
+  const TempDir dir;
+  const auto path = dir / "Data.fs";
+  std::filesystem::copy_file(ZBIG_TEST_DATA "/original/py2-undo/Data.fs", path);
+  {
+    const auto storage = open_filestorage(path, OpenMode::kWrite);
+    test::commit(*storage, {{Oid{1}, "zbig"}, {storage->new_oid(), "new"}}, {"zbig", "here", {}});
+  }
+  EXPECT_EQ(test::slurp(path).substr(0, 4), "FS21");
+  EXPECT_EQ(python->run("filestorage.py", {"digest", path}),
+            test::digest_of(*open_filestorage(path, OpenMode::kRead)) + "\n");
+  python->run("filestorage.py", {"commit", path, "3"});
+  EXPECT_EQ(python->run("filestorage.py", {"digest", path}),
+            test::digest_of(*open_filestorage(path, OpenMode::kRead)) + "\n");
+}
+
 TEST_F(FileStorageBesidePython, WriterOfEither_KeepsTheOtherOut) {
   const auto storage = open_filestorage(path, OpenMode::kWrite);
   try {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <charconv>
-#include <sstream>
-
 #include <gtest/gtest.h>
 
 #include "tests/support/filestorage_lab.h"
+#include "tests/support/format_page.h"
 #include "tests/support/temp_dir.h"
 #include "zodb/filestorage/index_file.h"
 #include "zodb/filestorage/log.h"
@@ -16,33 +14,13 @@
 namespace zbig::fs {
 namespace {
 
-// The bytes of the block "```hexdump NAME" of the page.
-Bytes dump_of_page(const std::string& name) {
-  std::istringstream page(test::slurp(ZBIG_TEST_DATA "/../../docs/formats/filestorage.md"));
-  Bytes out;
-  bool inside = false;
-  for (std::string line; std::getline(page, line);) {
-    if (line == "```hexdump " + name) {
-      inside = true;
-    } else if (inside && line == "```") {
-      return out;
-    } else if (inside) {
-      std::istringstream numbers(line.substr(line.find(':') + 1));
-      for (std::string digits; numbers >> digits;) {
-        out.push_back(static_cast<std::byte>(std::stoul(digits, nullptr, 16)));
-      }
-    }
-  }
-  ADD_FAILURE() << "no such block on the page: " << name;
-  return out;
-}
-
 constexpr Tid kFirst{0x03f5945815555555};
 constexpr Tid kSecond{0x03f594581bbbbbbb};
 
 struct Example {
-  Bytes file = dump_of_page("Data.fs");
-  Bytes index = dump_of_page("Data.fs.index");
+  std::map<std::string, Bytes> page = test::hex_examples("filestorage.md");
+  Bytes file = page.at("Data.fs");
+  Bytes index = page.at("Data.fs.index");
   ByteView root_before = ByteView(file).subspan(0x5e, 64);
   ByteView root_after = ByteView(file).subspan(0xff, 0x5b);
   ByteView object = ByteView(file).subspan(0x184, 64);

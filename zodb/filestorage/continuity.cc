@@ -13,7 +13,8 @@ bool kept(const Log& log, Oid oid, Tid tid) {
   const auto position = log.index.find(oid);
   if (!position) return true;
   try {
-    const auto revision = RevisionReader(*log.file, log.committed).as_of(*position, oid, tid);
+    const RevisionReader reader(*log.file, log.committed);
+    const auto revision = reader.as_of(reader.at(*position, oid), tid);
     return !revision || revision->header.tid == tid;
   } catch (const NotFound&) {
     return true;  // packed away, and a later revision stands in its place

@@ -161,13 +161,17 @@ ByteView Window::some(std::uint64_t position, std::size_t size) {
     // step is small again.
     const bool near = position >= begin_ && position - begin_ <= filled_ + step_;
     step_ = near ? std::min(step_ * 2, kLargest) : kSmallest;
-    if (buffer_.size() < std::max(step_, size)) buffer_.resize(std::max(step_, size));
+    const auto wanted = std::max(step_, size);
     filled_ = 0;
     begin_ = position;
-    filled_ = file_.read_some(position, std::span(buffer_).first(std::max(step_, size)));
+    if (capacity_ < wanted) {
+      capacity_ = std::max(wanted, kLargest);
+      buffer_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+    }
+    filled_ = file_.read_some(position, std::span(buffer_.get(), wanted));
   }
   const auto offset = static_cast<std::size_t>(position - begin_);
-  return ByteView(buffer_).subspan(offset, std::min(size, filled_ - offset));
+  return ByteView(buffer_.get(), filled_).subspan(offset, std::min(size, filled_ - offset));
 }
 
 ByteView Window::exactly(std::uint64_t position, std::size_t size) {

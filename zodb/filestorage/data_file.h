@@ -69,7 +69,7 @@ class DataFile {
 void check_magic(const DataFile& file);
 
 // A look at a file through a moving window: small reads that lie close together cost one pread of
-// up to a megabyte, and what is skipped (payloads) is not read. For one thread.
+// up to 64 KiB, and what is skipped (payloads) is not read. For one thread.
 class Window {
  public:
   explicit Window(const DataFile& file) : file_(file) {}
@@ -82,14 +82,15 @@ class Window {
   void forget() { filled_ = 0; }
 
  private:
-  static constexpr std::size_t kSmallest = 4096;
-  static constexpr std::size_t kLargest = 1 << 20;
+  static constexpr std::size_t kSmallest = 8192;
+  static constexpr std::size_t kLargest = 64 << 10;  // stays in the processor's cache
 
   const DataFile& file_;
   std::uint64_t begin_ = 0;
   std::size_t filled_ = 0;
   std::size_t step_ = kSmallest;
-  Bytes buffer_;
+  std::size_t capacity_ = 0;
+  std::unique_ptr<std::byte[]> buffer_;
 };
 
 // Makes names in the folder of `path` durable: fsync of the folder.

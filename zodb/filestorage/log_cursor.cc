@@ -70,7 +70,7 @@ std::vector<RevisionHeader> LogWalker::records(const TransactionPlace& place) {
   const RevisionReader reader(file_, {end, committed_.last_tid});
   auto at = place.position + place.header.full_size();
   while (at < end) {
-    const auto bytes = window_.some(at, RecordHeader::kSize + RecordHeader::kBackSize);
+    const auto bytes = window_.some(at, RevisionReader::kNeeded);
     if (bytes.size() < RecordHeader::kSize) file_.corrupt(at, "the file ends inside a record");
     const auto oid = Oid{get_be<8>(bytes.data())};
     out.push_back(reader.parse(at, oid, bytes));

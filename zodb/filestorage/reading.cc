@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "zodb/error.h"
 #include "zodb/filestorage/file_storage.h"
 
 // FileStorage's locate, read and load: where the bytes of a device come from, so here system calls
 // and copies are counted. A payload goes from the page cache to the caller's buffer in one copy;
-// what lies close together in the file (the 512 chunks of a ZBlk1) in one system call.
+// what lies close together in the file (the 512 chunks of a ZBlk1, or their headers) in one system
+// call.
 
 namespace zbig::fs {
 
@@ -28,6 +30,17 @@ struct Extent {
 
   std::uint64_t end() const { return position + out.size(); }
 };
+
+// The indices of `positions` in ascending order of what they hold.
+std::vector<std::size_t> by_position(const std::vector<std::uint64_t>& positions) {
+  std::vector<std::size_t> order(positions.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (!std::is_sorted(positions.begin(), positions.end())) {
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return positions[a] < positions[b]; });
+  }
+  return order;
+}
 
 // Reads extents in ascending order of position.
 void read_extents(const DataFile& file, std::span<const Extent> extents) {
@@ -57,10 +70,17 @@ void FileStorage::locate(std::span<const Oid> oids, Tid at,
   invariant(oids.size() == out.size(), "locate gives one answer an oid");
   const auto sight = look_up(oids);
   const RevisionReader reader(*sight.file, sight.committed);
-  for (std::size_t i = 0; i < oids.size(); ++i) {
+  Window window(*sight.file);
+  for (const auto i : by_position(sight.positions)) {
     out[i].reset();
-    if (sight.positions[i] == 0) continue;
-    const auto revision = reader.as_of(sight.positions[i], oids[i], at);
+    const auto position = sight.positions[i];
+    if (position == 0) continue;
+    // One header alone is read as it is; many are often close together.
+    const auto newest =
+        oids.size() == 1
+            ? reader.at(position, oids[i])
+            : reader.parse(position, oids[i], window.some(position, RevisionReader::kNeeded));
+    const auto revision = reader.as_of(newest, at);
     if (!revision) continue;
     if (const auto data = reader.data(*revision)) {
       out[i] = RecordRef{oids[i], revision->header.tid, data->size, data->position,
@@ -93,11 +113,11 @@ void FileStorage::read(std::span<const ReadPart> parts) const {
     }
     if (!part.out.empty()) extents.push_back({ref.position + part.offset, part.out});
   }
-  const auto by_position = [](const Extent& left, const Extent& right) {
+  const auto before = [](const Extent& left, const Extent& right) {
     return left.position < right.position;
   };
-  if (!std::is_sorted(extents.begin(), extents.end(), by_position)) {
-    std::sort(extents.begin(), extents.end(), by_position);
+  if (!std::is_sorted(extents.begin(), extents.end(), before)) {
+    std::sort(extents.begin(), extents.end(), before);
   }
   read_extents(*file, extents);
 }
@@ -106,32 +126,32 @@ void FileStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size
                        std::span<std::optional<Record>> out) const {
   invariant(oids.size() == out.size(), "load gives one answer an oid");
   const auto sight = look_up(oids);
-  const RevisionReader reader(*sight.file, sight.committed);
-  std::array<std::byte, kGuess> buffer;
-  for (std::size_t i = 0; i < oids.size(); ++i) {
+  const auto& file = *sight.file;
+  const RevisionReader reader(file, sight.committed);
+  Window window(file);
+  for (const auto i : by_position(sight.positions)) {
     out[i].reset();
-    if (sight.positions[i] == 0) continue;
     const auto begin = sight.positions[i];
-    const auto got = ByteView(buffer).first(sight.file->read_some(begin, buffer));
-    const auto newest = reader.parse(begin, oids[i], got);
-    const auto revision = newest.header.tid <= at ? newest : reader.as_of(begin, oids[i], at);
+    if (begin == 0) continue;
+    const auto got = window.some(begin, kGuess);
+    const auto revision = reader.as_of(reader.parse(begin, oids[i], got), at);
     if (!revision) continue;
     const auto place = reader.data(*revision);
     if (!place) continue;
     if (place->size > max_size) {
-      sight.file->corrupt(place->position, "the record of object 0x" + oids[i].hex() + " has " +
-                                               std::to_string(place->size) +
-                                               " bytes where at most " + std::to_string(max_size) +
-                                               " are expected");
+      file.corrupt(place->position, "the record of object 0x" + oids[i].hex() + " has " +
+                                        std::to_string(place->size) + " bytes where at most " +
+                                        std::to_string(max_size) + " are expected");
     }
-    Record record{revision->header.tid, Bytes(place->size)};
+    Record record{revision->header.tid, Bytes(static_cast<std::size_t>(place->size))};
+    const std::span data(record.data);
     std::size_t have = 0;
-    if (place->position >= begin && place->position < begin + got.size()) {
+    if (place->position >= begin && place->position - begin < got.size()) {
       const auto rest = got.subspan(static_cast<std::size_t>(place->position - begin));
-      have = std::min(rest.size(), record.data.size());
-      std::copy_n(rest.begin(), have, record.data.begin());
+      have = std::min(rest.size(), data.size());
+      std::copy_n(rest.begin(), have, data.begin());
     }
-    sight.file->read(place->position + have, std::span(record.data).subspan(have));
+    file.read(place->position + have, data.subspan(have));
     out[i] = std::move(record);
   }
 }

@@ -6,7 +6,7 @@
 namespace zbig::fs {
 
 RevisionHeader RevisionReader::at(std::uint64_t position, Oid oid) const {
-  std::byte bytes[RecordHeader::kSize + RecordHeader::kBackSize];
+  std::byte bytes[kNeeded];
   return parse(position, oid, ByteView(bytes, file_.read_some(position, bytes)));
 }
 
@@ -51,14 +51,13 @@ std::optional<RevisionHeader> RevisionReader::before(const RevisionHeader& revis
   return older;
 }
 
-std::optional<RevisionHeader> RevisionReader::as_of(std::uint64_t position, Oid oid, Tid at) const {
-  auto revision = this->at(position, oid);
+std::optional<RevisionHeader> RevisionReader::as_of(RevisionHeader revision, Tid at) const {
   while (revision.header.tid > at) {
     const auto older = before(revision);
     if (!older) {
       if (!packed(revision)) return std::nullopt;
-      throw NotFound("object 0x" + oid.hex() + " as of tid " + at.hex() + " in " + file_.path() +
-                     ": what there was before tid " + revision.header.tid.hex() +
+      throw NotFound("object 0x" + revision.header.oid.hex() + " as of tid " + at.hex() + " in " +
+                     file_.path() + ": what there was before tid " + revision.header.tid.hex() +
                      " is packed away");
     }
     revision = *older;

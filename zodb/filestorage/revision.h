@@ -38,19 +38,20 @@ struct DataPlace {
 
 class RevisionReader {
  public:
+  static constexpr std::size_t kNeeded = RecordHeader::kSize + RecordHeader::kBackSize;
+
   RevisionReader(const DataFile& file, Committed committed) : file_(file), committed_(committed) {}
 
   // The record at `position`, verified.
   RevisionHeader at(std::uint64_t position, Oid oid) const;
-  // The same from bytes that the caller read there: at least RecordHeader::kSize of them, and
-  // kBackSize more if they are in the file.
+  // The same from bytes that the caller read there, kNeeded of them or as many as the file has.
   RevisionHeader parse(std::uint64_t position, Oid oid, ByteView bytes) const;
 
   // The revision before; nothing for the first one.
   std::optional<RevisionHeader> before(const RevisionHeader& revision) const;
-  // The newest revision with serial <= `at` from the one at `position` back. Nothing: the object
-  // was not there yet. Throws NotFound where a pack removed what was there.
-  std::optional<RevisionHeader> as_of(std::uint64_t position, Oid oid, Tid at) const;
+  // The newest revision with serial <= `at`, `revision` or one before it. Nothing: the object was
+  // not there yet. Throws NotFound where a pack removed what was there.
+  std::optional<RevisionHeader> as_of(RevisionHeader revision, Tid at) const;
   // Nothing: the object is deleted, or its creation undone.
   std::optional<DataPlace> data(const RevisionHeader& revision) const;
 
