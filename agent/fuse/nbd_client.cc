@@ -75,6 +75,9 @@ ExportInfo NbdClient::connect(seconds patience) {
   }
   const ExportInfo info = slot.link->info();
   if (info.size == 0) throw Invalid("the export " + settings_.uri + " has no bytes");
+  if (info.read_only && !settings_.read_only) {
+    throw ReadOnly("the export " + settings_.uri + " is read-only (--read-only would do)");
+  }
   size_ = info.size;
   multi_conn_ = info.can_multi_conn;
   while (slots_.size() < wanted_links()) slots_.push_back(std::make_unique<Slot>(*this));
@@ -104,6 +107,7 @@ void NbdClient::look_at(Slot& slot) {
 }
 
 bool NbdClient::refuse(NbdLink& link) {
+  if (size_ == 0) return false;  // the first one is connect()'s to judge
   const ExportInfo& info = link.info();
   std::string why;
   if (info.size < size_) {
@@ -172,7 +176,7 @@ void NbdClient::reopen(std::function<void(std::optional<std::uint64_t>)> done) {
 std::optional<Clock::time_point> NbdClient::deadline() const {
   std::optional<Clock::time_point> due;
   if (reopened_) due = reopen_deadline_;
-  if (gave_up_ && !queue_.empty()) due = Clock::now();
+  if (gave_up_ && !queue_.empty()) return down_since_;  // long past: at once
   if (down_since_ && !gave_up_ && settings_.dead_timeout.count() != 0) {
     const Clock::time_point end = *down_since_ + settings_.dead_timeout;
     due = due ? std::min(*due, end) : end;

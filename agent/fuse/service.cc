@@ -128,6 +128,7 @@ void Service::answer(const Json& question, const Workers::Reply& reply) {
       failure_ = question.at("why").get<std::string>();
     } else if (op == "size_restored") {
       restoring_size_ = false;
+      if (size_is_wrong_) restore_size();
     } else if (op == "leave") {
       leaving_ = true;
     }
@@ -159,14 +160,16 @@ void Service::resize(std::uint64_t size, const Workers::Reply& reply) {
 
 // device_file.h, D2.
 void Service::restore_size() {
+  size_is_wrong_ = true;
   if (restoring_size_ || leaving_) return;
   restoring_size_ = true;
+  size_is_wrong_ = false;
   try {
     workers_.start(device_->kernel_fd(), Fd(), [this](Worker& worker, const Fd&) {
       try {
         make_kernel_take_size(facts_.path, facts_.device, device_->size());
-      } catch (const std::exception& error) {
-        say(error.what());
+      } catch (const std::exception&) {
+        // Somebody wrote past the end again meanwhile; when that is written back, so will we.
       }
       worker.ask({{"op", "size_restored"}});
     });

@@ -59,7 +59,8 @@ class Service {
   bool mounted_ = false;   // the kernel has the size
   bool stopping_ = false;  // a worker writes what is dirty and unmounts
   bool leaving_ = false;
-  bool restoring_size_ = false;
+  bool restoring_size_ = false;         // a worker is at it
+  bool size_is_wrong_ = false;          // again, since it started
   std::optional<std::string> failure_;  // of start_up
   std::unique_ptr<Signals> signals_;
   std::unique_ptr<DeviceFile> device_;
