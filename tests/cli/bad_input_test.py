@@ -210,7 +210,8 @@ def test_closed_pipe(db):
     report.equal("export to a closed pipe", done.returncode, 1)
     report.true("export to a closed pipe says why", b"Broken pipe" in done.stderr, done.stderr)
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([ZBIG, "ls", db.url], stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([ZBIG, "ls", db.url], stdout=full, stderr=subprocess.PIPE,
+                              check=False)
     report.equal("ls to a full device", done.returncode, 1)
 
 

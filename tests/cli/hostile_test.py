@@ -73,8 +73,8 @@ def tree_ref(oid):
 
 
 def array(shape, dtype=b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x88\x88\x87R"):
-    state = (b"(}" + text("_dtype") + dtype + b"s" + text("_shape") + shape + b"s" + text("_order") +
-             text("C") + b"s}" + text("zfile") + ref(2, FILE, "ZBigFile") + b"st")
+    state = (b"(}" + text("_dtype") + dtype + b"s" + text("_shape") + shape + b"s" +
+             text("_order") + text("C") + b"s}" + text("zfile") + ref(2, FILE, "ZBigFile") + b"st")
     return [root(A=ref(1, ARRAY, "ZBigArray")), (1, record(ARRAY, "ZBigArray", state)),
             zbigfile(2, 3), lobtree(3, {})]
 
