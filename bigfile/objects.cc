@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "zodb/error.h"
 #include "zodb/payload.h"
@@ -19,6 +20,20 @@ std::size_t memory_of(const LoadedNode& node) {
 
 [[noreturn]] void throw_missing(Oid oid, Tid at) {
   throw Corrupt(describe_object(oid, at) + ": it is referred to and does not exist");
+}
+
+BlockObject payload_object(const PayloadHead& head, const RecordRef& ref) {
+  // Before the payload there is a class and a length; a pickle of gigabytes of something else is no
+  // block.
+  if (head.offset > std::numeric_limits<std::uint32_t>::max()) {
+    throw Corrupt(describe_object(ref.oid, ref.serial) + ": its payload is too far in");
+  }
+  BlockObject object;
+  object.cls = head.cls.known();
+  object.offset = static_cast<std::uint32_t>(head.offset);
+  object.length = head.length;
+  object.ref = ref;
+  return object;
 }
 
 bool holds_payload(KnownClass cls) {
@@ -86,9 +101,9 @@ BlockObject Objects::from_whole_record(const RecordRef& ref, Bytes data) const {
     object.compressed = is_compressed(data);
     if (object.compressed) data = inflate_record(std::move(data), max_record());
     if (const auto payload = find_payload(data)) {
-      object.cls = payload->cls.known();
-      object.offset = payload->offset;
-      object.length = payload->length;
+      const bool compressed = object.compressed;
+      object = payload_object(*payload, ref);
+      object.compressed = compressed;
       return object;
     }
     const ObjectRecord record = ObjectRecord::parse(std::move(data));
@@ -141,7 +156,7 @@ std::vector<BlockObject> Objects::block_objects(std::span<const Ref> refs) const
   for (std::size_t i = 0; i < oids.size(); ++i) {
     const RecordRef& ref = *located[i];
     if (const auto head = payload_head(parts[i].out, ref.size)) {
-      result[missing[i]] = {head->cls.known(), false, ref, head->offset, head->length, {}};
+      result[missing[i]] = payload_object(*head, ref);
       continue;
     }
     rest.push_back(i);
@@ -164,7 +179,7 @@ std::vector<BlockObject> Objects::block_objects(std::span<const Ref> refs) const
   for (const std::size_t i : missing) {
     const BlockObject& object = result[i];
     check_class(refs[i], object, at_);
-    caches_.objects.insert(object.ref.oid, object.ref.serial, at_, object, sizeof(object));
+    caches_.objects.insert(object.ref.oid, object.ref.serial, at_, object, 0);
     if (object.cls == KnownClass::kZData && !object.compressed && object.length >= 256) {
       caches_.zdata_envelope.store(
           {static_cast<std::uint32_t>(object.offset),

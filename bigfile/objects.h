@@ -29,10 +29,10 @@ namespace zbig {
 struct BlockObject {
   KnownClass cls = KnownClass::kZBlk0;
   bool compressed = false;   // the whole record must be had and inflated to get at the payload
-  RecordRef ref;             // of the revision
-  std::uint64_t offset = 0;  // ZBlk0, ZData: of the payload in the record (in the clear)
+  std::uint32_t offset = 0;  // ZBlk0, ZData: of the payload in the record (in the clear)
   std::uint64_t length = 0;
-  Oid chunktab;  // ZBlk1: its IOBTree
+  RecordRef ref;  // of the revision
+  Oid chunktab;   // ZBlk1: its IOBTree
 };
 
 // Memory that the views of one volume share. Bounded: kNodes + kObjects + kInflated bytes.
@@ -62,7 +62,7 @@ class ObjectCaches {
 
  private:
   static constexpr std::size_t kNodes = 6u << 20;
-  static constexpr std::size_t kObjects = 6u << 20;
+  static constexpr std::size_t kObjects = 12u << 20;
   static constexpr std::size_t kInflated = 8u << 20;
 
   std::mutex advance_;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
-#include <list>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
-#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "zodb/ids.h"
 
@@ -32,7 +33,7 @@
 
 namespace zbig {
 
-// Value is cheap to copy: a small struct or a shared_ptr.
+// Value is cheap to copy, and has a default: a small struct or a shared_ptr.
 template <class Value>
 class RevisionCache {
  public:
@@ -48,29 +49,27 @@ class RevisionCache {
   std::optional<Value> find(Oid oid, Tid at) {
     Shard& shard = shard_of(oid);
     const std::scoped_lock lock(shard.mutex);
-    const auto found = shard.by_oid.find(oid);
-    if (found == shard.by_oid.end()) return std::nullopt;
-    const auto entry = found->second;
-    if (entry->serial > at || at > shard.horizon) return std::nullopt;
-    shard.recent.splice(shard.recent.begin(), shard.recent, entry);
+    Entry* entry = shard.find(oid);
+    if (entry == nullptr || entry->serial > at || at > shard.horizon) return std::nullopt;
+    if (entry->newer != kNone) {
+      shard.unlink(*entry);
+      shard.link_as_newest(*entry);
+    }
     return entry->value;
   }
 
-  // Keeps what a view at `at` found: revision `serial` of the object, of `bytes` bytes in memory.
-  // False if it was not to be kept.
+  // Keeps what a view at `at` found: revision `serial` of the object, of `bytes` bytes in memory
+  // beside the value itself. False if it was not to be kept.
   bool insert(Oid oid, Tid serial, Tid at, Value value, std::size_t bytes) {
-    bytes += kEntryOverhead;
+    bytes += sizeof(Entry) + 2 * sizeof(std::uint32_t);  // and its share of the table
     if (bytes > max_shard_bytes_) return false;
     Shard& shard = shard_of(oid);
     const std::scoped_lock lock(shard.mutex);
     if (at != shard.horizon) return false;
-    const auto found = shard.by_oid.find(oid);
-    if (found != shard.by_oid.end())
-      return true;  // another reader was quicker; by I1 it is the same
-    shard.recent.push_front({oid, serial, bytes, std::move(value)});
-    shard.by_oid.emplace(oid, shard.recent.begin());
-    shard.bytes += bytes;
-    while (shard.bytes > max_shard_bytes_) shard.erase(std::prev(shard.recent.end()));
+    // Another reader may have been quicker; by I1 it has found the same.
+    if (shard.find(oid) != nullptr) return true;
+    shard.add(oid, serial, bytes, std::move(value));
+    while (shard.bytes > max_shard_bytes_) shard.erase(shard.entries[shard.oldest]);
     return true;
   }
 
@@ -79,8 +78,7 @@ class RevisionCache {
     for (const Oid oid : changed) {
       Shard& shard = shard_of(oid);
       const std::scoped_lock lock(shard.mutex);
-      const auto found = shard.by_oid.find(oid);
-      if (found != shard.by_oid.end()) shard.erase(found->second);
+      if (Entry* entry = shard.find(oid)) shard.erase(*entry);
       // From now on a reader behind would put back what was just dropped.
       shard.horizon = to;
     }
@@ -100,29 +98,101 @@ class RevisionCache {
   }
 
  private:
-  // A list node, a hash node and their share of the table.
-  static constexpr std::size_t kEntryOverhead = 112;
+  static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
+  // Entries of a shard lie in one array, linked by their indexes from the most recently used one to
+  // the least, and found through a table of indexes with open addressing: caches hold a hundred
+  // thousand of them, and with a list and a map each would cost 100 bytes more.
   struct Entry {
     Oid oid;
     Tid serial;
     std::size_t bytes;
+    std::uint32_t newer;
+    std::uint32_t older;  // of an entry not in use: the next such one
     Value value;
   };
-  using Recent = std::list<Entry>;  // most recently used first
 
   struct alignas(64) Shard {
-    std::mutex mutex;
+    mutable std::mutex mutex;
     // All below: guarded by mutex.
     Tid horizon;
     std::size_t bytes = 0;
-    Recent recent;
-    std::unordered_map<Oid, typename Recent::iterator> by_oid;
+    std::vector<Entry> entries;
+    std::vector<std::uint32_t> table;  // a power of two, at most half full
+    std::size_t count = 0;
+    std::uint32_t newest = kNone;
+    std::uint32_t oldest = kNone;
+    std::uint32_t unused = kNone;
 
-    void erase(typename Recent::iterator entry) {
-      bytes -= entry->bytes;
-      by_oid.erase(entry->oid);
-      recent.erase(entry);
+    std::size_t home(Oid oid) const { return (std::hash<Oid>()(oid) >> 20) & (table.size() - 1); }
+    std::size_t after(std::size_t slot) const { return (slot + 1) & (table.size() - 1); }
+
+    // Where the oid is in the table, or the free slot for it.
+    std::size_t slot_of(Oid oid) const {
+      std::size_t slot = home(oid);
+      while (table[slot] != kNone && entries[table[slot]].oid != oid) slot = after(slot);
+      return slot;
+    }
+    Entry* find(Oid oid) {
+      if (table.empty()) return nullptr;
+      const std::uint32_t index = table[slot_of(oid)];
+      return index == kNone ? nullptr : &entries[index];
+    }
+
+    std::uint32_t index_of(const Entry& entry) const {
+      return static_cast<std::uint32_t>(&entry - entries.data());
+    }
+    void unlink(const Entry& entry) {
+      (entry.newer == kNone ? newest : entries[entry.newer].older) = entry.older;
+      (entry.older == kNone ? oldest : entries[entry.older].newer) = entry.newer;
+    }
+    void link_as_newest(Entry& entry) {
+      entry.newer = kNone;
+      entry.older = newest;
+      const std::uint32_t index = index_of(entry);
+      (newest == kNone ? oldest : entries[newest].newer) = index;
+      newest = index;
+    }
+
+    void grow_table() {
+      table.assign(std::max<std::size_t>(16, table.size() * 2), kNone);
+      for (std::uint32_t at = newest; at != kNone; at = entries[at].older) {
+        table[slot_of(entries[at].oid)] = at;
+      }
+    }
+    void add(Oid oid, Tid serial, std::size_t size, Value value) {
+      if ((count + 1) * 2 > table.size()) grow_table();
+      Entry entry{oid, serial, size, kNone, kNone, std::move(value)};
+      std::uint32_t index = unused;
+      if (index != kNone) {
+        unused = entries[index].older;
+        entries[index] = std::move(entry);
+      } else {
+        index = static_cast<std::uint32_t>(entries.size());
+        entries.push_back(std::move(entry));
+      }
+      table[slot_of(oid)] = index;
+      link_as_newest(entries[index]);
+      ++count;
+      bytes += size;
+    }
+    void erase(Entry& entry) {
+      // Entries that stand behind the freed slot only because it was taken move up.
+      std::size_t hole = slot_of(entry.oid);
+      for (std::size_t slot = after(hole); table[slot] != kNone; slot = after(slot)) {
+        const std::size_t wanted = home(entries[table[slot]].oid);
+        if (((slot - wanted) & (table.size() - 1)) >= ((slot - hole) & (table.size() - 1))) {
+          table[hole] = table[slot];
+          hole = slot;
+        }
+      }
+      table[hole] = kNone;
+      unlink(entry);
+      bytes -= entry.bytes;
+      --count;
+      entry.value = Value{};
+      entry.older = unused;
+      unused = index_of(entry);
     }
   };
 
