@@ -85,7 +85,13 @@ class VolumeRun {
         foreign_(storage, work, volume_, head),
         writer_(storage, volume_, head, work.format, flavour_of(storage, volume_, head), sink),
         progress_(progress),
-        conflicts_(conflicts) {}
+        conflicts_(conflicts) {
+    // Buffers are a few blocks. Nobody has made such a file; whoever does can still read it.
+    if (volume_.blksize > std::numeric_limits<std::int32_t>::max()) {
+      throw Unsupported(volume_.path + " has blocks of " + std::to_string(volume_.blksize) +
+                        " bytes, which zbig reads and does not write");
+    }
+  }
 
   void run() {
     ReadAhead source(*work_.source, volume_.blksize);

@@ -23,17 +23,16 @@ using ::testing::IsSubsetOf;
 
 const std::string kFolder = std::string(ZBIG_TEST_DATA) + "/original/master-auto";
 
-std::vector<std::string> minus(std::vector<std::string> from, const std::vector<std::string>& what) {
+std::vector<std::string> minus(std::vector<std::string> from,
+                               const std::vector<std::string>& what) {
   std::vector<std::string> rest;
-  std::set_difference(from.begin(), from.end(), what.begin(), what.end(),
-                      std::back_inserter(rest));
+  std::set_difference(from.begin(), from.end(), what.begin(), what.end(), std::back_inserter(rest));
   return rest;
 }
 
 TEST(CommitAuto, HistoryOfTheOriginalReplayed_SameFormatsAndRecords) {
   const auto manifest = Json::parse_file(kFolder + "/manifest.json");
-  const std::shared_ptr<Storage> original =
-      open_filestorage(kFolder + "/Data.fs", OpenMode::kRead);
+  const std::shared_ptr<Storage> original = open_filestorage(kFolder + "/Data.fs", OpenMode::kRead);
   const auto storage = std::make_shared<test::MemoryStorage>();
   std::map<std::string, std::unique_ptr<test::VolumeLab>> labs;
   std::size_t compared = 0;
