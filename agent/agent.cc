@@ -19,13 +19,6 @@ std::string size_problem(std::uint64_t size) {
 
 }  // namespace
 
-std::string canonical_url(const std::string& url) {
-  constexpr std::string_view kFile = "file://";
-  if (url.starts_with(kFile)) return canonical_path(url.substr(kFile.size()));
-  if (url.find("://") != std::string::npos) return url;
-  return canonical_path(url);
-}
-
 Agent::Agent(Server::Places places, std::stop_token stop)
     : places_(std::move(places)), store_(places_.state_directory), stop_(std::move(stop)) {}
 
@@ -69,15 +62,17 @@ std::vector<std::shared_ptr<Database>> Agent::all_databases() const {
 }
 
 std::string Agent::reserve_name(const AttachRequest& request, Database& database) {
-  const auto kept = request.read_only || request.at ? std::nullopt
-                                                    : database.kept_device(request.volume, request.name);
+  const auto kept = request.read_only || request.at
+                        ? std::nullopt
+                        : database.kept_device(request.volume, request.name);
   if (kept) return *kept;
   const std::lock_guard lock(mutex_);
   if (request.name) {
     if (!valid_device_name(*request.name)) {
-      throw HintedError(ErrorCode::kInvalid, "device name '" + *request.name + "'",
-                        "a name has 1 to 64 letters, digits, '.', '_' and '-', starts with a letter "
-                        "or digit, and is not 'frozen'");
+      throw HintedError(
+          ErrorCode::kInvalid, "device name '" + *request.name + "'",
+          "a name has 1 to 64 letters, digits, '.', '_' and '-', starts with a letter "
+          "or digit, and is not 'frozen'");
     }
     if (!names_.insert(*request.name).second) {
       throw HintedError(ErrorCode::kBusy, "the device name " + *request.name + " is in use",
@@ -115,7 +110,8 @@ DeviceStatus Agent::attach(const AttachRequest& request) {
         make_directories(places_.runtime_directory + "/dev", 0755);
       }
       record.fuse_path = FuseMount::node_for(
-          request.fuse_path.value_or(places_.runtime_directory + "/dev/" + record.name), record.name);
+          request.fuse_path.value_or(places_.runtime_directory + "/dev/" + record.name),
+          record.name);
       if (::geteuid() == 0) record.link = "/dev/zbig/" + record.name;
     }
     return database->attach(record);
@@ -164,10 +160,10 @@ CommitOutcome Agent::commit(const std::vector<std::string>& devices, const Trans
   for (const std::string& device : devices) {
     const Found found = find(device);
     if (database && found.database != database) {
-      throw HintedError(ErrorCode::kInvalid,
-                        "the devices are of two databases: " + database->url() + " and " +
-                            found.database->url(),
-                        "a transaction is of one database: commit them one after the other");
+      throw HintedError(
+          ErrorCode::kInvalid,
+          "the devices are of two databases: " + database->url() + " and " + found.database->url(),
+          "a transaction is of one database: commit them one after the other");
     }
     database = found.database;
     names.push_back(found.name);

@@ -75,7 +75,4 @@ class Agent {
   std::set<std::string> names_;                                 // in use; guarded by mutex_
 };
 
-// One spelling for each database: a path of a Data.fs, or a file: URL, becomes the canonical path.
-std::string canonical_url(const std::string& url);
-
 }  // namespace zbig

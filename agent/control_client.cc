@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/control_client.h"
 
+#include <cerrno>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#include <cerrno>
-#include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "agent/api/error_word.h"
 #include "agent/fd.h"
@@ -34,7 +34,8 @@ sockaddr_un address_of(const std::string& path) {
 
 void wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
   while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     pollfd item{.fd = fd, .events = events, .revents = 0};
     const int n = left.count() <= 0 ? 0 : ::poll(&item, 1, static_cast<int>(left.count()));
     if (n > 0) return;

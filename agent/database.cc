@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/database.h"
 
-#include <sys/eventfd.h>
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+
 #include <nlohmann/json.hpp>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
 
 #include "agent/files.h"
 #include "agent/hinted_error.h"
@@ -267,8 +267,8 @@ DeviceStatus Database::attach(DeviceRecord record) {
   }
   if (!keeper_.joinable()) start();
   wake_keeper();
-  log_line("attached " + device->record.name + ": " + device->record.volume + " of " + url_ + " at " +
-           device->at.hex() + ", " + node_of(device->record));
+  log_line("attached " + device->record.name + ": " + device->record.volume + " of " + url_ +
+           " at " + device->at.hex() + ", " + node_of(device->record));
   std::vector<DeviceStatus> all = status();
   const auto mine = std::find_if(all.begin(), all.end(), [&](const DeviceStatus& item) {
     return item.record.name == device->record.name;
@@ -332,10 +332,11 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   DetachOutcome outcome;
   if (!device.record.attached) {
     if (!discard) {
-      throw HintedError(ErrorCode::kBusy,
-                        "device " + name + " is detached already, and its uncommitted data are kept",
-                        "attach " + device.record.volume +
-                            " again to get them back, or give them up with --discard");
+      throw HintedError(
+          ErrorCode::kBusy,
+          "device " + name + " is detached already, and its uncommitted data are kept",
+          "attach " + device.record.volume +
+              " again to get them back, or give them up with --discard");
     }
     outcome.discarded_bytes = last_heard_dirty(device);
     forget(device, true, false, true);
@@ -358,8 +359,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   }
   if (dirty > 0 && !discard && !force) {
     throw HintedError(
-        ErrorCode::kBusy,
-        "device " + name + " has " + std::to_string(dirty) + " uncommitted bytes",
+        ErrorCode::kBusy, "device " + name + " has " + std::to_string(dirty) + " uncommitted bytes",
         "`zbig commit " + name + "` or `zbig abort " + name +
             "` first; --discard gives them up, --force keeps them for the next attach");
   }
@@ -456,7 +456,8 @@ std::vector<DeviceStatus> Database::status() {
                   : !device->record.follow ? "manual"
                   : !feed_problem_.empty() ? "lost"
                                            : "following";
-    if (device->record.attached) status.nbd = nbd_uri(server_.nbd_socket(), device->record.export_name);
+    if (device->record.attached)
+      status.nbd = nbd_uri(server_.nbd_socket(), device->record.export_name);
     result.push_back(std::move(status));
   }
   return result;

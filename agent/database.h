@@ -25,9 +25,10 @@
 // promises comes together.
 //
 // The pieces. The server (agent/server.h) shows the devices, each at its view, and keeps their
-// uncommitted writes in an overlay. A FUSE mount (agent/fuse_mount.h) makes one a file. The storage,
-// opened for writing, is what commits go to. The folder of a device (agent/device_record.h) is what
-// outlives everything. Any of the processes may die at any moment, and so may this one.
+// uncommitted writes in an overlay. A FUSE mount (agent/fuse_mount.h) makes one a file. The
+// storage, opened for writing, is what commits go to. The folder of a device
+// (agent/device_record.h) is what outlives everything. Any of the processes may die at any moment,
+// and so may this one.
 //
 // D1  Uncommitted writes are in the overlay's folder and nowhere else. Nothing removes that folder
 //     but detach of a clean device, detach --discard, and the server's `abort` and `committed`.
@@ -37,12 +38,14 @@
 // D3  A commit tells the server `committed` only after the transaction is durable. Cut short
 //     anywhere, it leaves the writes dirty: if the transaction had landed they compare equal at the
 //     next commit, which then stores nothing (bigfile/commit.h, C1 and C3).
-// D4  The kernel's cache of a FUSE file may show an older view than the server's, for a moment, when
+// D4  The kernel's cache of a FUSE file may show an older view than the server's, for a moment,
+// when
 //     the view moves; a program may write to such a page, and so bring old bytes back. Therefore
 //     before a view moves its tid is saved as `cached_base`, and stays until the cache was dropped
 //     and nothing was dirty afterwards; a commit in between is checked against that tid, and fails
 //     with a conflict where it would undo what another client did.
-// D5  The storage is open for writing, and so locked against others, exactly while a writable device
+// D5  The storage is open for writing, and so locked against others, exactly while a writable
+// device
 //     is attached (or the lock is waited for: a device that was attached before a restart).
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
@@ -95,7 +98,8 @@ class Database {
 
   // Before start(): a device that the state folder knows of.
   void remember(DeviceRecord record);
-  // Starts the keeper (attach does it too). `wait_recovered` returns when it has tried once to bring everything back.
+  // Starts the keeper (attach does it too). `wait_recovered` returns when it has tried once to
+  // bring everything back.
   void start();
   bool wait_recovered(std::chrono::milliseconds timeout);
 
@@ -186,7 +190,7 @@ class Database {
   std::atomic<std::uint64_t> commit_total_ = 0;
 
   std::condition_variable recovered_changed_;
-  bool recovered_ = false;  // guarded by mutex_
+  bool recovered_ = false;                            // guarded by mutex_
   std::chrono::steady_clock::time_point next_try_{};  // the keeper's
   std::chrono::milliseconds backoff_{0};              // the keeper's
   std::chrono::steady_clock::time_point next_look_at_head_{};

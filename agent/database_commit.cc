@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <chrono>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/database.h"
@@ -85,15 +86,16 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     if (readers.back()->extents().empty()) continue;
     Volume volume = find_volume(*storage_, record.volume, head);
     if (!same_layout(volume, find_volume(*storage_, record.volume, item.base))) {
-      throw HintedError(ErrorCode::kConflict,
-                        "volume " + record.volume + " was replaced by another since " +
-                            item.base.hex(),
-                        "the writes to device " + record.name +
-                            " were made to the old one; `zbig abort` gives them up");
+      throw HintedError(
+          ErrorCode::kConflict,
+          "volume " + record.volume + " was replaced by another since " + item.base.hex(),
+          "the writes to device " + record.name +
+              " were made to the old one; `zbig abort` gives them up");
     }
     for (const VolumeCommit& other : volumes) {
       if (other.volume.zfile == volume.zfile) {
-        throw HintedError(ErrorCode::kInvalid, "two of the devices are of the volume " + record.volume,
+        throw HintedError(ErrorCode::kInvalid,
+                          "two of the devices are of the volume " + record.volume,
                           "commit them one after the other");
       }
     }
@@ -170,17 +172,17 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   for (const Frozen& item : frozen) {
     Device& device = *item.device;
     try {
-      // Others' commits come with this view too: the kernel's cache has to forget what they changed.
+      // Others' commits come with this view too: the kernel's cache has to forget what they
+      // changed.
       const bool others_came = device.mount && item.base < head;
       if (others_came && !device.record.cached_base) {
         device.record.cached_base = item.base;
         save(device);
       }
-      const Json reply = server_.request(
-          {{"op", "committed"},
-           {"device", device.record.name},
-           {"at", now.hex()},
-           {"stored", outcome.tid.has_value()}});
+      const Json reply = server_.request({{"op", "committed"},
+                                          {"device", device.record.name},
+                                          {"at", now.hex()},
+                                          {"stored", outcome.tid.has_value()}});
       {
         const std::lock_guard lock(mutex_);
         device.at = now;
@@ -188,8 +190,9 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
       }
       if (device.record.cached_base) settle_cache(device);
     } catch (const std::exception& error) {
-      outcome.warning = "device " + device.record.name + " may still be called dirty: " +
-                        error.what() + "; committing it again stores nothing";
+      outcome.warning = "device " + device.record.name +
+                        " may still be called dirty: " + error.what() +
+                        "; committing it again stores nothing";
       log_line("commit: " + outcome.warning);
     }
   }

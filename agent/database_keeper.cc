@@ -6,12 +6,12 @@
 // at the head. Everything it does it does with the gate; while an operation is under way it waits.
 // A failure is tried again after 0.1 s, 0.2 s, ... up to 10 s, and the status tells it meanwhile.
 
-#include <fcntl.h>
-#include <poll.h>
-
 #include <algorithm>
 #include <filesystem>
+
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <poll.h>
 
 #include "agent/database.h"
 #include "agent/files.h"
@@ -95,10 +95,11 @@ void Database::look_after() {
     backoff_ = milliseconds(0);
     return;
   }
-  const bool well = server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
-                      return device->served && (!device->mount || device->mount->alive()) &&
-                             (device->record.front_end != FrontEnd::kFuse || device->mount);
-                    });
+  const bool well =
+      server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
+        return device->served && (!device->mount || device->mount->alive()) &&
+               (device->record.front_end != FrontEnd::kFuse || device->mount);
+      });
   const auto now = Clock::now();
   if (!well) {
     if (now < next_try_) return;
@@ -154,8 +155,8 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     device.served = true;
   }
   if (!record.complete) {
-    // An attach that was cut short: nobody was told of the device, so it goes, unless somebody wrote
-    // to it all the same.
+    // An attach that was cut short: nobody was told of the device, so it goes, unless somebody
+    // wrote to it all the same.
     if (last_heard_dirty(device) == 0) {
       withdraw(device);
       forget(device, false, false, true);
@@ -199,7 +200,8 @@ std::string Database::recover() {
     }
     known.erase(name);
   }
-  // What an earlier agent attached and did not come to write down. Its writes, if any, stay on disk.
+  // What an earlier agent attached and did not come to write down. Its writes, if any, stay on
+  // disk.
   for (const auto& [name, served] : known) {
     server_.request({{"op", "detach"}, {"device", name}, {"keep", true}});
   }

@@ -10,6 +10,7 @@
 // between.
 
 #include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/database.h"

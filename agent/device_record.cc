@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/control_client.h"
@@ -73,7 +74,8 @@ DeviceRecord device_record_from(const std::string& text) {
   try {
     const Json json = Json::parse(text);
     if (json.at("format_version").get<int>() != kFormatVersion) {
-      throw Failed("format_version " + json.at("format_version").dump() + " is not for this version");
+      throw Failed("format_version " + json.at("format_version").dump() +
+                   " is not for this version");
     }
     DeviceRecord record;
     record.name = json.at("name").get<std::string>();
@@ -141,7 +143,8 @@ void DeviceStore::save_last_commit(const std::string& name, const LastCommit& la
 
 std::optional<LastCommit> DeviceStore::last_commit(const std::string& name) const noexcept {
   try {
-    const Json json = Json::parse(read_small_file(directory(name) + "/last_commit.json", kMaxRecord));
+    const Json json =
+        Json::parse(read_small_file(directory(name) + "/last_commit.json", kMaxRecord));
     LastCommit last;
     if (!json.at("tid").is_null()) last.tid = tid_from(json.at("tid"));
     last.time = json.at("time").get<std::string>();
@@ -162,7 +165,8 @@ DeviceStore::Loaded DeviceStore::load() const {
   for (const auto& entry : std::filesystem::directory_iterator(devices_)) {
     const std::string name = entry.path().filename();
     try {
-      DeviceRecord record = device_record_from(read_small_file(entry.path() / "device.json", kMaxRecord));
+      DeviceRecord record =
+          device_record_from(read_small_file(entry.path() / "device.json", kMaxRecord));
       if (record.name != name) throw Failed("it names the device " + record.name);
       loaded.records.push_back(std::move(record));
     } catch (const std::exception& error) {

@@ -33,11 +33,11 @@ struct DeviceRecord {
   BlockFormat format = BlockFormat::kZBlk0;
   std::uint64_t size = 0;  // asked for; 0: the volume's own
   FrontEnd front_end = FrontEnd::kFuse;
-  std::string fuse_path;         // of the FUSE file
-  bool made_fuse_path = false;   // the mount point is ours to remove
-  std::string link;              // a symbolic link to the node, or empty
-  bool complete = false;         // attach has finished; otherwise it was cut short
-  bool attached = true;          // false: detached by force; only its uncommitted data are kept
+  std::string fuse_path;        // of the FUSE file
+  bool made_fuse_path = false;  // the mount point is ours to remove
+  std::string link;             // a symbolic link to the node, or empty
+  bool complete = false;        // attach has finished; otherwise it was cut short
+  bool attached = true;         // false: detached by force; only its uncommitted data are kept
   // An older view that pages in the kernel's cache may still show (agent/database.h, D4).
   std::optional<Tid> cached_base;
 };
@@ -70,7 +70,8 @@ class DeviceStore {
 
   struct Loaded {
     std::vector<DeviceRecord> records;
-    std::vector<std::string> unreadable;  // names whose device.json cannot be used; left as they are
+    std::vector<std::string>
+        unreadable;  // names whose device.json cannot be used; left as they are
   };
   Loaded load() const;
 

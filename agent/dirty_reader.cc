@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/dirty_reader.h"
 
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <cerrno>
+
+#include <sys/eventfd.h>
 
 #include "zodb/error.h"
 
@@ -64,8 +64,7 @@ bool DirtyReader::ask_for_next(std::unique_lock<std::mutex>& lock) {
   const Extent& whole = extents_[next_extent_];
   const std::uint64_t offset = whole.offset + next_offset_;
   // Pieces end at multiples of their size, so that they do not straddle blocks.
-  const std::uint64_t length =
-      std::min(whole.end() - offset, kPiece - offset % kPiece);
+  const std::uint64_t length = std::min(whole.end() - offset, kPiece - offset % kPiece);
   next_offset_ += length;
   if (next_offset_ == whole.length) {
     ++next_extent_;

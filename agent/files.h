@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <string>
+
+#include <sys/types.h>
 
 #include "agent/fd.h"
 

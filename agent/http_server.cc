@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/http_server.h"
 
-#include <poll.h>
-#include <sys/socket.h>
+#include <cerrno>
+#include <chrono>
+#include <optional>
 
 #include <boost/beast/core/buffers_range.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
-#include <cerrno>
-#include <chrono>
-#include <optional>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include "agent/log.h"
 
@@ -33,9 +33,8 @@ class Stream {
 
   template <class Buffers>
   std::size_t read_some(const Buffers& buffers, error_code& error) {
-    return transfer(buffers, POLLIN, error, [this](void* data, std::size_t size) {
-      return ::recv(fd_, data, size, 0);
-    });
+    return transfer(buffers, POLLIN, error,
+                    [this](void* data, std::size_t size) { return ::recv(fd_, data, size, 0); });
   }
   template <class Buffers>
   std::size_t write_some(const Buffers& buffers, error_code& error) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/log.h"
 
-#include <unistd.h>
-
 #include <string>
+
+#include <unistd.h>
 
 namespace zbig {
 

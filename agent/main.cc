@@ -6,10 +6,6 @@
 // Servers and mounts stay when it stops: devices go on working without an agent, only that nothing
 // can be committed; the next agent takes them over.
 
-#include <poll.h>
-#include <sys/signalfd.h>
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -18,6 +14,10 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
 
 #include "agent/agent.h"
 #include "agent/api/error_word.h"
@@ -194,8 +194,9 @@ void run(const Options& options, Daemon& daemon) {
               stop.get_token());
   agent.start();
   {
-    HttpServer server(std::move(listener),
-                      [&agent](const HttpRequest& request) { return answer_request(agent, request); });
+    HttpServer server(std::move(listener), [&agent](const HttpRequest& request) {
+      return answer_request(agent, request);
+    });
     log_line("ready at " + options.socket + ", state in " + options.state);
     daemon.report_ready(options.state + "/zbigd.log");
     notify_service_manager("READY=1");
@@ -213,7 +214,8 @@ int main_of(const std::vector<std::string>& words) {
   Daemon daemon;
   const auto fail = [&](ErrorCode code, const std::string& sentence, const std::string& hint) {
     const int status = exit_status_of(code);
-    daemon.report_failure(status, "zbigd: start: " + sentence + "\n" + (hint.empty() ? "" : hint + "\n"));
+    daemon.report_failure(status,
+                          "zbigd: start: " + sentence + "\n" + (hint.empty() ? "" : hint + "\n"));
     return status;
   };
   try {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/nbd_connection.h"
 
-#include <libnbd.h>
-#include <poll.h>
-
 #include <cerrno>
 #include <cstring>
+
+#include <libnbd.h>
+#include <poll.h>
 
 #include "zodb/error.h"
 
@@ -33,7 +33,8 @@ int on_block_status(void* user, const char*, std::uint64_t, std::uint32_t* entri
   auto& status = *static_cast<BlockStatus*>(user);
   try {
     for (std::size_t i = 0; i + 1 < count; i += 2) {
-      const std::uint64_t length = std::min<std::uint64_t>(entries[i], status.end - status.position);
+      const std::uint64_t length =
+          std::min<std::uint64_t>(entries[i], status.end - status.position);
       if (length > 0 && (entries[i + 1] & LIBNBD_STATE_HOLE) == 0) {
         ExtentList& list = *status.extents;
         if (!list.empty() && list.back().end() == status.position) {
@@ -71,7 +72,8 @@ void NbdConnection::Closer::operator()(nbd_handle* handle) const { nbd_close(han
 
 void NbdConnection::fail(const std::string& what) {
   const char* reason = nbd_get_error();
-  const std::string sentence = what + " of " + place_ + ": " + (reason ? reason : "no reason given");
+  const std::string sentence =
+      what + " of " + place_ + ": " + (reason ? reason : "no reason given");
   if (nbd_aio_is_dead(handle_.get()) || nbd_aio_is_closed(handle_.get())) {
     throw Unavailable(sentence);
   }
@@ -82,7 +84,8 @@ void NbdConnection::wait_until(const std::function<bool()>& done, const std::str
   const auto deadline = Clock::now() + kDeadline;
   while (!done()) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
-    if (left.count() <= 0) throw Unavailable(what + " of " + place_ + ": the server does not answer");
+    if (left.count() <= 0)
+      throw Unavailable(what + " of " + place_ + ": the server does not answer");
     if (nbd_poll(handle_.get(), static_cast<int>(left.count())) < 0) fail(what);
   }
 }
@@ -93,13 +96,13 @@ NbdConnection::NbdConnection(const std::string& socket_path, const std::string& 
   if (h == nullptr) throw Failed("libnbd: out of memory");
   if (nbd_set_export_name(h, export_name.c_str()) < 0 ||
       nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-      nbd_set_pread_initialize(h, false) < 0 ||
-      nbd_aio_connect_unix(h, socket_path.c_str()) < 0) {
+      nbd_set_pread_initialize(h, false) < 0 || nbd_aio_connect_unix(h, socket_path.c_str()) < 0) {
     fail("connect to the server");
   }
   const auto deadline = Clock::now() + kDeadline;
   while (nbd_aio_is_connecting(h)) {
-    if (Clock::now() > deadline) throw Unavailable("the server at " + socket_path + " does not answer");
+    if (Clock::now() > deadline)
+      throw Unavailable("the server at " + socket_path + " does not answer");
     if (nbd_poll(h, 1000) < 0) {
       const char* reason = nbd_get_error();
       throw Unavailable("connect to " + place_ + ": " + (reason ? reason : "the server went away"));
@@ -178,7 +181,8 @@ std::string nbd_uri(const std::string& socket_path, const std::string& export_na
         out += c;
       } else {
         char hex[4];
-        std::snprintf(hex, sizeof hex, "%%%02X", static_cast<unsigned>(static_cast<unsigned char>(c)));
+        std::snprintf(hex, sizeof hex, "%%%02X",
+                      static_cast<unsigned>(static_cast<unsigned char>(c)));
         out += hex;
       }
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/routes.h"
 
-#include <unistd.h>
-
 #include <charconv>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "agent/api/error_word.h"
 #include "agent/hinted_error.h"
@@ -14,6 +14,9 @@
 
 namespace zbig {
 namespace {
+
+// What a transaction can hold of a text.
+constexpr std::size_t kMaxText = 65535;
 
 // --- what comes in
 
@@ -102,7 +105,8 @@ std::string percent_decoded(std::string_view text) {
 }
 
 // The query of DELETE: flags, "discard&force" or "discard=true".
-std::set<std::string> query_flags(std::string_view query, std::initializer_list<const char*> known) {
+std::set<std::string> query_flags(std::string_view query,
+                                  std::initializer_list<const char*> known) {
   std::set<std::string> flags;
   while (!query.empty()) {
     std::string_view part = query.substr(0, query.find('&'));
@@ -142,7 +146,9 @@ Json to_json(const DeviceStatus& status) {
                {"link", record.link},
                {"nbd", status.nbd},
                {"format", format_word(record.format)},
-               {"follow", record.pinned ? "pinned" : record.follow ? "auto" : "manual"},
+               {"follow", record.pinned   ? "pinned"
+                          : record.follow ? "auto"
+                                          : "manual"},
                {"feed", status.feed},
                {"waits_for", status.waits_for},
                {"last_commit", nullptr}};
@@ -241,6 +247,12 @@ HttpResponse commit(Agent& agent, const std::string& body) {
   TransactionMeta meta;
   meta.description = fields.text("message").value_or("");
   meta.user = fields.text("user").value_or("");
+  for (const std::string* text : {&meta.description, &meta.user}) {
+    if (text->size() > kMaxText) {
+      throw Invalid("message and user are at most 65535 bytes each, not " +
+                    std::to_string(text->size()));
+    }
+  }
   if (fields.flag("merge")) {
     throw HintedError(ErrorCode::kUnsupported, "merging is not in this version",
                       "commit without it; after a conflict, abort and do the changes again");
@@ -268,8 +280,8 @@ HttpResponse detach(Agent& agent, const std::string& device, std::string_view qu
   const auto flags = query_flags(query, {"discard", "force"});
   const DetachOutcome outcome =
       agent.detach(device, flags.contains("discard"), flags.contains("force"));
-  return {200, dump({{"discarded_bytes", outcome.discarded_bytes},
-                     {"kept_bytes", outcome.kept_bytes}})};
+  return {200,
+          dump({{"discarded_bytes", outcome.discarded_bytes}, {"kept_bytes", outcome.kept_bytes}})};
 }
 
 HttpResponse dispatch(Agent& agent, const HttpRequest& request) {
@@ -293,7 +305,8 @@ HttpResponse dispatch(Agent& agent, const HttpRequest& request) {
     return for_each_device(agent, request.body, [&](const auto& devices) { agent.abort(devices); });
   }
   if (call == "POST /v1/refresh") {
-    return for_each_device(agent, request.body, [&](const auto& devices) { agent.refresh(devices); });
+    return for_each_device(agent, request.body,
+                           [&](const auto& devices) { agent.refresh(devices); });
   }
   if (call == "GET /v1/agent") {
     return {200, dump({{"version", ZBIG_VERSION},

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/server.h"
 
-#include <sys/stat.h>
-
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <thread>
+
+#include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 #include "agent/api/error_word.h"
 #include "agent/files.h"
@@ -59,6 +59,13 @@ std::string without_prefix(std::string line) {
 
 }  // namespace
 
+std::string canonical_url(const std::string& url) {
+  constexpr std::string_view kFile = "file://";
+  if (url.starts_with(kFile)) return canonical_path(url.substr(kFile.size()));
+  if (url.find("://") != std::string::npos) return url;
+  return canonical_path(url);
+}
+
 Server::Server(const Places& places, std::string url)
     : url_(std::move(url)), plugin_(places.plugin) {
   const std::string id = server_id(places.state_directory, url_);
@@ -75,12 +82,12 @@ bool Server::ensure_running() {
   if (process_) {
     try {
       const Json hello = request({{"op", "hello"}}, milliseconds(5000));
-      if (text_of(hello, "url") == url_) return false;
-      log_line("server " + std::to_string(pid()) + " serves " + text_of(hello, "url") + " and not " +
-               url_ + ": ending it");
+      if (canonical_url(text_of(hello, "url")) == url_) return false;
+      log_line("server " + std::to_string(pid()) + " serves " + text_of(hello, "url") +
+               " and not " + url_ + ": ending it");
     } catch (const Error& error) {
-      log_line("server " + std::to_string(pid()) + " of " + url_ + " does not answer, ending it: " +
-               error.what());
+      log_line("server " + std::to_string(pid()) + " of " + url_ +
+               " does not answer, ending it: " + error.what());
     }
     if (!process_->stop(milliseconds(2000))) {
       throw Unavailable("server " + std::to_string(pid()) + " of " + url_ + " cannot be ended");
@@ -99,10 +106,8 @@ void Server::start() {
   }
   ::unlink(nbd_socket_.c_str());
   ::unlink(control_socket_.c_str());
-  const std::vector<std::string> command = {"nbdkit",     "--foreground",
-                                            "--unix",     nbd_socket_,
-                                            plugin_,      url_,
-                                            "control=" + control_socket_};
+  const std::vector<std::string> command = {
+      "nbdkit", "--foreground", "--unix", nbd_socket_, plugin_, url_, "control=" + control_socket_};
   // The tag tells this life of the server from others, whatever becomes of its pid.
   const std::string tag = "life-" + std::to_string(Clock::now().time_since_epoch().count());
   process_ = ServiceProcess::start(folder_ + "/lock", tag, command, log);

@@ -3,9 +3,10 @@
 
 #include <chrono>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "agent/control_client.h"
 #include "agent/service_process.h"
@@ -22,6 +23,9 @@
 // from any.
 
 namespace zbig {
+
+// One spelling for each database: a path of a Data.fs, or a file: URL, becomes the canonical path.
+std::string canonical_url(const std::string& url);
 
 // A device as the server tells of it.
 struct ServedDevice {
@@ -41,7 +45,7 @@ class Server {
     std::string state_directory;
     std::string runtime_directory;  // of the agent's socket; FUSE files below dev/
     std::string sockets_directory;  // of the servers' sockets
-    std::string plugin;  // nbdkit-zbig-plugin.so, or "zbig" for nbdkit to find
+    std::string plugin;             // nbdkit-zbig-plugin.so, or "zbig" for nbdkit to find
   };
   Server(const Places& places, std::string url);
 

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/service_process.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/file.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <thread>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "agent/files.h"
 #include "zodb/error.h"
@@ -26,16 +25,11 @@ Fd open_pidfd(pid_t pid) { return Fd(static_cast<int>(::syscall(SYS_pidfd_open, 
 bool ended_within(int pidfd, milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   while (true) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline -
-                                                               std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd item{.fd = pidfd, .events = POLLIN, .revents = 0};
     const int n = ::poll(&item, 1, static_cast<int>(std::max<long>(0, left.count())));
-    if (n > 0) {
-      // Reaps it if it is a child of ours; a program of an earlier agent is init's child.
-      siginfo_t info = {};
-      ::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED | WNOHANG);
-      return true;
-    }
+    if (n > 0) return true;
     if (n == 0) return false;
   }
 }
@@ -88,7 +82,8 @@ std::optional<ServiceProcess> ServiceProcess::find(const std::string& lock_path)
       // The pid cannot have become another's while the lock is held: check again after opening.
       if (pidfd && !try_lock_file(lock_path)) {
         const auto at = static_cast<std::size_t>(end - text.data());
-        const std::string tag = at + 1 < text.size() ? text.substr(at + 1, text.size() - at - 2) : "";
+        const std::string tag =
+            at + 1 < text.size() ? text.substr(at + 1, text.size() - at - 2) : "";
         return ServiceProcess(pid, std::move(pidfd), tag);
       }
     }
@@ -111,10 +106,27 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::st
   std::string note(16, '\0');
   note += " " + tag + "\n";
 
-  const pid_t pid = ::fork();
-  if (pid < 0) throw_errno("start " + command[0], errno);
-  if (pid == 0) {
+  // Two forks, and the program is started when the process between is gone: it is init's child
+  // then. nbdkit 1.32 asks the kernel for a SIGTERM when the *thread* that is its parent ends
+  // (PR_SET_PDEATHSIG), and ours end with each request.
+  std::array<int, 2> tell;
+  std::array<int, 2> go;
+  if (::pipe2(tell.data(), O_CLOEXEC) != 0) throw_errno("make a pipe", errno);
+  const Fd tell_reader(tell[0]);
+  Fd tell_writer(tell[1]);
+  if (::pipe2(go.data(), O_CLOEXEC) != 0) throw_errno("make a pipe", errno);
+  Fd go_reader(go[0]);
+  const Fd go_writer(go[1]);
+
+  const pid_t between = ::fork();
+  if (between < 0) throw_errno("start " + command[0], errno);
+  if (between == 0) {
     ::setsid();
+    const pid_t pid = ::fork();
+    if (pid != 0) {
+      const bool told = pid > 0 && ::write(tell_writer.get(), &pid, sizeof pid) == sizeof pid;
+      ::_exit(told ? 0 : 1);
+    }
     reset_signals();
     // The number goes right before the tag, so that one write makes the file whole.
     std::array<char, 16> digits;
@@ -123,27 +135,31 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::st
     for (std::size_t i = 0; i < n; ++i) first[i] = digits[i];
     const auto length = static_cast<std::size_t>(note.data() + note.size() - first);
     if (::pwrite(lock.get(), first, length, 0) < 0) ::_exit(126);
-    ::fcntl(lock.get(), F_SETFD, 0);  // keeps the lock across exec
+    ::close(go_writer.get());
+    char ready = 0;
+    if (::read(go_reader.get(), &ready, 1) != 1) ::_exit(126);  // the agent died meanwhile
+    ::fcntl(lock.get(), F_SETFD, 0);                            // keeps the lock across exec
     ::dup2(null.get(), STDIN_FILENO);
     ::dup2(log.get(), STDOUT_FILENO);
     ::dup2(log.get(), STDERR_FILENO);
     become(words.data());
   }
-  Fd pidfd = open_pidfd(pid);
-  if (!pidfd) {
-    const int error = errno;
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
-    throw_errno("watch process " + std::to_string(pid), error);
+  tell_writer.reset();
+  go_reader.reset();
+  pid_t pid = 0;
+  const bool told = ::read(tell_reader.get(), &pid, sizeof pid) == sizeof pid;
+  while (::waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
   }
+  if (!told) throw Failed("start " + command[0] + ": no process could be made");
+  Fd pidfd = open_pidfd(pid);  // it waits for our word, so it is that one
+  if (!pidfd) throw_errno("watch process " + std::to_string(pid), errno);
+  if (::write(go_writer.get(), "", 1) != 1) throw_errno("start " + command[0], errno);
   return ServiceProcess(pid, std::move(pidfd), tag);
 }
 
 bool ServiceProcess::alive() const { return !ended_within(pidfd(), milliseconds(0)); }
 
-bool ServiceProcess::wait_end(milliseconds timeout) const {
-  return ended_within(pidfd(), timeout);
-}
+bool ServiceProcess::wait_end(milliseconds timeout) const { return ended_within(pidfd(), timeout); }
 
 void ServiceProcess::kill() const {
   ::syscall(SYS_pidfd_send_signal, pidfd(), SIGKILL, nullptr, 0);
@@ -175,8 +191,8 @@ CommandResult run_command(std::span<const std::string> command, milliseconds tim
   CommandResult result;
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   while (true) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline -
-                                                               std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd item{.fd = reader.get(), .events = POLLIN, .revents = 0};
     if (left.count() <= 0 || ::poll(&item, 1, static_cast<int>(left.count())) == 0) {
       ::kill(pid, SIGKILL);
@@ -186,7 +202,8 @@ CommandResult run_command(std::span<const std::string> command, milliseconds tim
     const ssize_t n = ::read(reader.get(), buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
-    if (result.output.size() < 4096) result.output.append(buffer.data(), static_cast<std::size_t>(n));
+    if (result.output.size() < 4096)
+      result.output.append(buffer.data(), static_cast<std::size_t>(n));
   }
   // It has closed its output; it ends now, or is made to.
   if (pidfd) {

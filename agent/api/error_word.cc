@@ -13,16 +13,11 @@ struct Row {
 };
 
 constexpr std::array kRows = {
-    Row{ErrorCode::kFailed, "failed", 500},
-    Row{ErrorCode::kInvalid, "invalid", 400},
-    Row{ErrorCode::kUnsupported, "unsupported", 501},
-    Row{ErrorCode::kConflict, "conflict", 409},
-    Row{ErrorCode::kNotFound, "not_found", 404},
-    Row{ErrorCode::kBusy, "busy", 423},
-    Row{ErrorCode::kUnavailable, "unavailable", 503},
-    Row{ErrorCode::kCorrupt, "corrupt", 502},
-    Row{ErrorCode::kReadOnly, "read_only", 403},
-    Row{ErrorCode::kNoSpace, "no_space", 507},
+    Row{ErrorCode::kFailed, "failed", 500},           Row{ErrorCode::kInvalid, "invalid", 400},
+    Row{ErrorCode::kUnsupported, "unsupported", 501}, Row{ErrorCode::kConflict, "conflict", 409},
+    Row{ErrorCode::kNotFound, "not_found", 404},      Row{ErrorCode::kBusy, "busy", 423},
+    Row{ErrorCode::kUnavailable, "unavailable", 503}, Row{ErrorCode::kCorrupt, "corrupt", 502},
+    Row{ErrorCode::kReadOnly, "read_only", 403},      Row{ErrorCode::kNoSpace, "no_space", 507},
 };
 
 const Row& row_of(ErrorCode code) {

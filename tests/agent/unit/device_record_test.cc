@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "agent/device_record.h"
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "tests/support/temp_dir.h"
+
+namespace zbig {
+namespace {
+
+DeviceRecord sample() {
+  DeviceRecord record;
+  record.name = "A";
+  record.url = "/srv/Data.fs";
+  record.volume = "/A";
+  record.export_name = "/A#A-2";
+  record.pinned = Tid{0x03f0000000000001};
+  record.follow = false;
+  record.format = BlockFormat::kAuto;
+  record.size = 1u << 20;
+  record.front_end = FrontEnd::kSocket;
+  record.fuse_path = "/mnt/\xff";  // a path need not be UTF-8
+  record.complete = true;
+  record.attached = false;
+  record.cached_base = Tid{7};
+  return record;
+}
+
+TEST(DeviceRecord, Text_ReadAgain_IsTheSame) {
+  DeviceRecord record = sample();
+  record.fuse_path = "/mnt/x";
+  const DeviceRecord again = device_record_from(to_text(record));
+  EXPECT_EQ(to_text(again), to_text(record));
+  EXPECT_EQ(again.pinned, record.pinned);
+  EXPECT_EQ(again.cached_base, record.cached_base);
+  EXPECT_EQ(again.front_end, record.front_end);
+  EXPECT_EQ(again.attached, false);
+}
+
+TEST(DeviceRecord, Text_CutAnywhere_IsRefused) {
+  const std::string text = to_text(sample());
+  for (std::size_t n = 0; n + 2 < text.size(); n += 7) {
+    EXPECT_THROW(device_record_from(text.substr(0, n)), Error) << n;
+  }
+  EXPECT_THROW(device_record_from("{\"format_version\": 99}"), Error);
+  EXPECT_THROW(device_record_from("[]"), Error);
+}
+
+TEST(DeviceName, FromVolume_IsSafe) {
+  EXPECT_EQ(device_name_from("/A"), "A");
+  EXPECT_EQ(device_name_from("/site/my data"), "my_data");
+  EXPECT_EQ(device_name_from("oid:1a"), "oid_1a");
+  EXPECT_EQ(device_name_from("/x/.hidden"), "v.hidden");
+  EXPECT_EQ(device_name_from("/"), "v");
+  EXPECT_EQ(device_name_from("/frozen"), "frozen-1");
+  EXPECT_TRUE(valid_device_name(device_name_from("/" + std::string(300, 'x'))));
+  EXPECT_TRUE(valid_device_name(device_name_from("/\xc3\xa4")));
+}
+
+TEST(DeviceName, Valid_OnlySafeOnes) {
+  for (const char* name : {"", ".", "..", "a/b", "-a", "a b", "frozen", "a\n"}) {
+    EXPECT_FALSE(valid_device_name(name)) << name;
+  }
+  EXPECT_FALSE(valid_device_name(std::string(65, 'a')));
+  EXPECT_TRUE(valid_device_name("A.b_c-2"));
+}
+
+TEST(DeviceStore, Load_OneIsDamaged_TheOthersAreThere) {
+  const test::TempDir dir;
+  const DeviceStore store(dir.path());
+  DeviceRecord record = sample();
+  record.fuse_path.clear();
+  store.save(record);
+  record.name = "B";
+  store.save(record);
+  std::ofstream(store.directory("A") + "/device.json") << "{";
+  const DeviceStore::Loaded loaded = store.load();
+  ASSERT_EQ(loaded.records.size(), 1u);
+  EXPECT_EQ(loaded.records[0].name, "B");
+  EXPECT_EQ(loaded.unreadable, std::vector<std::string>{"A"});
+}
+
+}  // namespace
+}  // namespace zbig
