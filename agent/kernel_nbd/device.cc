@@ -74,6 +74,12 @@ std::optional<std::string> partition_warning() {
          ", so that the kernel looks for partitions in volumes; max_part=0 is right for zbig";
 }
 
+// An index that would make a punched hole reach the server; others are fine.
+class SpoiltIndex : public Busy {
+ public:
+  using Busy::Busy;
+};
+
 }  // namespace
 
 std::string device_identifier(const std::string& name, const std::string& instance) {
@@ -92,6 +98,25 @@ KernelDevice::KernelDevice(const KernelAttachOptions& options, std::uint32_t ind
 KernelDevice::~KernelDevice() = default;
 
 std::unique_ptr<KernelDevice> KernelDevice::attach(const KernelAttachOptions& options) {
+  try {
+    return attach_once(options);
+  } catch (const SpoiltIndex&) {
+    if (options.index) throw;
+  }
+  // The kernel would choose the same again.
+  for (const std::uint32_t index : sysfs_unspoilt_indices()) {
+    KernelAttachOptions chosen = options;
+    chosen.index = index;
+    try {
+      return attach_once(chosen);
+    } catch (const Busy&) {
+      // Somebody else was faster.
+    }
+  }
+  throw Busy("attach: no /dev/nbdX is free of what earlier connections left behind");
+}
+
+std::unique_ptr<KernelDevice> KernelDevice::attach_once(const KernelAttachOptions& options) {
   check_identifier(options.identifier);
   NbdNetlink netlink;
   NbdSocket first = nbd_connect(options.socket_path, options.export_name, options.deadline);
@@ -205,10 +230,9 @@ void KernelDevice::open_and_identify(Deadline deadline) {
 // An index can keep a limit of whoever had it before (Linux 6.12), and max_part may have found
 // partitions in the volume, whose pages nobody would drop.
 void KernelDevice::check_queue() const {
-  const auto zeroes = sysfs_read(index_, "queue/write_zeroes_max_bytes");
-  if (zeroes && *zeroes != "0") {
-    throw Busy("attach " + node() +
-               ": it remembers write-zeroes of an earlier connection; take another index");
+  if (sysfs_remembers_write_zeroes(index_)) {
+    throw SpoiltIndex("attach " + node() +
+                      ": it remembers write-zeroes of an earlier connection; take another index");
   }
   if (!sysfs_partitions(index_).empty()) {
     throw Unsupported("attach " + node() +

@@ -132,6 +132,7 @@ class KernelDevice {
 
  private:
   KernelDevice(const KernelAttachOptions& options, std::uint32_t index);
+  static std::unique_ptr<KernelDevice> attach_once(const KernelAttachOptions& options);
   void open_and_identify(Deadline deadline);
   void check_queue() const;
   void tune(const KernelAttachOptions& options);

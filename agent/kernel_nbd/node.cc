@@ -147,6 +147,24 @@ std::vector<std::string> sysfs_partitions(std::uint32_t index) {
   return result;
 }
 
+bool sysfs_remembers_write_zeroes(std::uint32_t index) {
+  return sysfs_read(index, "queue/write_zeroes_max_bytes").value_or("0") != "0";
+}
+
+std::vector<std::uint32_t> sysfs_unspoilt_indices() {
+  constexpr int kFresh = 4;
+  std::vector<std::uint32_t> result;
+  int fresh = 0;
+  for (std::uint32_t index = 0; fresh < kFresh; ++index) {
+    const bool exists = ::access(sysfs_path(index, "").c_str(), F_OK) == 0;
+    if (!exists) ++fresh;
+    if (!exists || (!sysfs_attached(index) && !sysfs_remembers_write_zeroes(index))) {
+      result.push_back(index);
+    }
+  }
+  return result;
+}
+
 std::string node_path(std::uint32_t index) { return "/dev/nbd" + std::to_string(index); }
 
 void ensure_node(std::uint32_t index, Deadline deadline) {

@@ -32,6 +32,13 @@ bool sysfs_attached(std::uint32_t index);
 // The partitions the kernel made of it, by name.
 std::vector<std::string> sysfs_partitions(std::uint32_t index);
 
+// True if a connection that knew write-zeroes has had this index before (Linux 6.12): the limit
+// outlives it.
+bool sysfs_remembers_write_zeroes(std::uint32_t index);
+
+// Indices that are not attached and remember nothing, and a few that do not exist yet.
+std::vector<std::uint32_t> sysfs_unspoilt_indices();
+
 std::string node_path(std::uint32_t index);
 
 // Waits for /dev/nbdX, and makes it where nobody else does. Failed: something else has that name.

@@ -150,6 +150,22 @@ TEST_F(KernelDeviceTest, AttachDetach_HundredInParallel_LeaveNothing) {
   EXPECT_NE(::access("/dev/zbig", F_OK), 0);
 }
 
+// nbd-client offers the kernel write-zeroes, and Linux 6.12 remembers that for the index.
+TEST_F(KernelDeviceTest, Attach_IndexThatRemembersWriteZeroes_AnotherIsTaken) {
+  Server server(kSize);
+  if (shell("nbd-client -unix " + server.socket() + " /dev/nbd0 -N '' > /dev/null 2>&1") != 0) {
+    GTEST_SKIP() << "nbd-client is not installed";
+  }
+  EXPECT_EQ(shell("nbd-client -d /dev/nbd0 > /dev/null 2>&1"), 0);
+  while (sysfs_attached(0)) std::this_thread::sleep_for(milliseconds(10));
+  const bool remembers = sysfs_remembers_write_zeroes(0);
+  std::printf("  this kernel remembers: %d\n", remembers);
+  const auto device = KernelDevice::attach(options_for(server, "clean"));
+  EXPECT_EQ(device->index() == 0, !remembers);
+  EXPECT_EQ(sysfs_read(device->index(), "queue/write_zeroes_max_bytes"), "0");
+  device->detach(DetachMode::kClean, soon());
+}
+
 class DropPages : public KernelDeviceTest, public testing::WithParamInterface<Mapper::Access> {};
 
 TEST_P(DropPages, MappedElsewhere_ExactlyTheExtentsAreFresh) {
