@@ -118,7 +118,7 @@ std::vector<Revision> FileStorage::history(Oid oid, std::size_t limit) const {
     const auto place = walker.at(revision->header.transaction);
     if (!place || place->header.tid != revision->header.tid) {
       sight.file->corrupt(revision->position,
-                          "the record of object 0x" + oid.hex() + " is of no transaction");
+                          "the record of object " + oid.brief() + " is of no transaction");
     }
     auto meta = walker.meta(*place);
     const auto data = reader.data(*revision);

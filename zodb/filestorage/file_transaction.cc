@@ -99,7 +99,7 @@ void FileStorage::Transaction::store(Oid oid, Tid base, std::span<const ByteView
   expect(State::kOpen, "store");
   const auto now = current(oid);
   if (now.position != 0 && now.serial != base) {
-    throw Conflict("object 0x" + oid.hex() + " in " + storage_.path_ + ": stored by transaction " +
+    throw Conflict("object " + oid.brief() + " in " + storage_.path_ + ": stored by transaction " +
                        now.serial.hex() + " since it was read at " + base.hex(),
                    oid, now.serial, base);
   }
@@ -116,7 +116,7 @@ void FileStorage::Transaction::check_current(Oid oid, Tid serial) {
   expect(State::kOpen, "check_current");
   const auto now = current(oid);
   if (now.serial == serial && now.position != 0) return;
-  throw Conflict("object 0x" + oid.hex() + " in " + storage_.path_ + ": read at " + serial.hex() +
+  throw Conflict("object " + oid.brief() + " in " + storage_.path_ + ": read at " + serial.hex() +
                      (now.position == 0 ? ", it is not there"
                                         : ", stored by transaction " + now.serial.hex() + " since"),
                  oid, now.serial, serial);

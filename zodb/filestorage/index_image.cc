@@ -270,7 +270,7 @@ void IndexImage::check(std::size_t index) const {
     const bool ascending = i == 0 || bucket.suffix(i - 1) < bucket.suffix(i);
     const auto position = bucket.position(i);
     if (!ascending || position < kMagicSize + TransactionHeader::kSize || position >= covered_) {
-      throw Corrupt(name_ + ": entry for object 0x" + bucket.oid(i).hex() +
+      throw Corrupt(name_ + ": entry for object " + bucket.oid(i).brief() +
                     " makes no sense; remove this index and open the database again");
     }
   }

@@ -77,7 +77,7 @@ std::vector<RevisionHeader> LogWalker::records(const TransactionPlace& place) {
     if (out.back().header.transaction != place.position ||
         out.back().header.tid != place.header.tid) {
       file_.corrupt(at,
-                    "the record of object 0x" + oid.hex() + " is not of the transaction around it");
+                    "the record of object " + oid.brief() + " is not of the transaction around it");
     }
     at += out.back().header.full_size();
   }

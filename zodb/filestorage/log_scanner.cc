@@ -107,17 +107,17 @@ void LogScanner::scan_records(const Index& index) {
     const auto room = end - at - RecordHeader::kSize;
     if (record.data_size > room || (record.data_size == 0 && room < RecordHeader::kBackSize)) {
       file_.corrupt(at,
-                    "the record of object 0x" + record.oid.hex() + " runs past the transaction");
+                    "the record of object " + record.oid.brief() + " runs past the transaction");
     }
     if (record.transaction != position_ || record.tid != header.tid) {
-      file_.corrupt(at, "the record of object 0x" + record.oid.hex() +
+      file_.corrupt(at, "the record of object " + record.oid.brief() +
                             " is not of the transaction around it");
     }
     // A pack writes 0 for the revisions that it kept, whatever it kept before them.
     const auto before = index.find(record.oid).value_or(0);
     const bool packed = header.status == TransactionHeader::kPacked && record.previous == 0;
     if (record.previous != before && !packed) {
-      file_.corrupt(at, "the record of object 0x" + record.oid.hex() +
+      file_.corrupt(at, "the record of object " + record.oid.brief() +
                             " names as the one before it that at " +
                             std::to_string(record.previous) + ", the newest is at " +
                             std::to_string(before));

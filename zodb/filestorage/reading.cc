@@ -92,7 +92,7 @@ void FileStorage::locate(std::span<const Oid> oids, Tid at,
 RecordRef FileStorage::found_again(const RecordRef& ref) const {
   const auto found = locate(ref.oid, ref.serial);
   if (!found || found->serial != ref.serial || found->size != ref.size) {
-    throw NotFound("object 0x" + ref.oid.hex() + " of tid " + ref.serial.hex() + " in " + path_ +
+    throw NotFound("object " + ref.oid.brief() + " of tid " + ref.serial.hex() + " in " + path_ +
                    " was packed away");
   }
   return *found;
@@ -139,7 +139,7 @@ void FileStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size
     const auto place = reader.data(*revision);
     if (!place) continue;
     if (place->size > max_size) {
-      file.corrupt(place->position, "the record of object 0x" + oids[i].hex() + " has " +
+      file.corrupt(place->position, "the record of object " + oids[i].brief() + " has " +
                                         std::to_string(place->size) + " bytes where at most " +
                                         std::to_string(max_size) + " are expected");
     }

@@ -12,7 +12,7 @@ RevisionHeader RevisionReader::at(std::uint64_t position, Oid oid) const {
 
 RevisionHeader RevisionReader::parse(std::uint64_t position, Oid oid, ByteView bytes) const {
   const auto where = [&](const char* what) {
-    file_.corrupt(position, "the record of object 0x" + oid.hex() + ": " + what);
+    file_.corrupt(position, "the record of object " + oid.brief() + ": " + what);
   };
   if (bytes.size() < RecordHeader::kSize) where("the file ends before it");
   const auto header = RecordHeader::parse(bytes.data());
@@ -45,7 +45,7 @@ std::optional<RevisionHeader> RevisionReader::before(const RevisionHeader& revis
   if (revision.header.previous == 0) return std::nullopt;
   auto older = at(revision.header.previous, revision.header.oid);
   if (older.header.tid >= revision.header.tid) {
-    file_.corrupt(older.position, "the record of object 0x" + older.header.oid.hex() +
+    file_.corrupt(older.position, "the record of object " + older.header.oid.brief() +
                                       " is not older than the one after it");
   }
   return older;
@@ -56,7 +56,7 @@ std::optional<RevisionHeader> RevisionReader::as_of(RevisionHeader revision, Tid
     const auto older = before(revision);
     if (!older) {
       if (!packed(revision)) return std::nullopt;
-      throw NotFound("object 0x" + revision.header.oid.hex() + " as of tid " + at.hex() + " in " +
+      throw NotFound("object " + revision.header.oid.brief() + " as of tid " + at.hex() + " in " +
                      file_.path() + ": what there was before tid " + revision.header.tid.hex() +
                      " is packed away");
     }
