@@ -59,7 +59,8 @@ struct BTreeNode {
   std::vector<std::int64_t> keys;
   // kEmbedded, kBucket: the values. kTree: the children.
   std::vector<Ref> refs;
-  // kBucket: the next bucket, if there is one. kTree: the first bucket below.
+  // kBucket: the next bucket, if there is one. kTree: the first bucket below. kEmbedded: nothing,
+  // but for what BTrees writes in a corner case (docs/formats/btree.md).
   std::optional<Ref> link;
 
   bool is_leaf() const { return shape == Shape::kEmbedded || shape == Shape::kBucket; }

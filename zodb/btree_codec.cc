@@ -48,8 +48,7 @@ class Decoder {
     }
     if (state.tuple(1)) {
       node_.shape = BTreeNode::Shape::kEmbedded;
-      const Value bucket = item(item(state, 1, "the state"), 1, "the list of children");
-      pairs(item(bucket, 1, "the embedded bucket"));
+      leaf(item(item(state, 1, "the state"), 1, "the list of children"), "the embedded bucket");
       if (node_.keys.empty()) throw Corrupt("the embedded bucket is empty");
       return;
     }
@@ -71,12 +70,16 @@ class Decoder {
 
   void bucket(Value state) {
     node_.shape = BTreeNode::Shape::kBucket;
-    const bool has_next = state.tuple(2).has_value();
-    pairs(item(state, has_next ? 2 : 1, "the state"));
-    if (has_next) node_.link = ref(state[1]);
+    leaf(state, "the state");
   }
 
  private:
+  void leaf(Value state, const char* what) {
+    const bool has_next = state.tuple(2).has_value();
+    pairs(item(state, has_next ? 2 : 1, what));
+    if (has_next) node_.link = ref(state[1]);
+  }
+
   void pairs(Value value) {
     const auto items = tuple_of(value, "the list of keys and values");
     if (items.size() % 2 != 0) throw Corrupt("the last key has no value");
@@ -119,12 +122,15 @@ void write_ref(RecordWriter& writer, const Ref& ref) {
   writer.ref(ref.oid, ref.cls ? ref.cls->name() : ClassName{}, ref.form);
 }
 
-void write_pairs(RecordWriter& writer, const BTreeNode& node) {
+void write_leaf(RecordWriter& writer, const BTreeNode& node) {
+  writer.begin_tuple(node.link ? 2 : 1);
   writer.begin_tuple(2 * node.keys.size());
   for (std::size_t i = 0; i < node.keys.size(); ++i) {
     writer.integer(node.keys[i]);
     write_ref(writer, node.refs[i]);
   }
+  writer.end_tuple();
+  if (node.link) write_ref(writer, *node.link);
   writer.end_tuple();
 }
 
@@ -150,15 +156,14 @@ Bytes encode_btree_node(const BTreeNode& node, Flavour flavour) {
       writer.none();
       break;
     case BTreeNode::Shape::kEmbedded:
-      for (int i = 0; i < 3; ++i) writer.begin_tuple(1);
-      write_pairs(writer, node);
-      for (int i = 0; i < 3; ++i) writer.end_tuple();
+      writer.begin_tuple(1);
+      writer.begin_tuple(1);
+      write_leaf(writer, node);
+      writer.end_tuple();
+      writer.end_tuple();
       break;
     case BTreeNode::Shape::kBucket:
-      writer.begin_tuple(node.link ? 2 : 1);
-      write_pairs(writer, node);
-      if (node.link) write_ref(writer, *node.link);
-      writer.end_tuple();
+      write_leaf(writer, node);
       break;
     case BTreeNode::Shape::kTree:
       invariant(node.link.has_value(), "a tree with children has a first bucket");

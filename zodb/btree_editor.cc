@@ -85,7 +85,7 @@ class BTreeEditor::Work final : public NodeSource {
   };
   std::vector<Step> way_to(const Leaf& leaf, std::int64_t key) const;
   void read_current(const Leaf& leaf);
-  void refuse_inner_embedded(const Leaf& leaf) const;
+  void refuse_inner_embedded(const LoadedNode& loaded) const;
 
   Ref split_bucket(BTreeNode& left);
   Ref split_tree(BTreeNode& left);
@@ -127,11 +127,12 @@ void BTreeEditor::Work::read_current(const Leaf& leaf) {
     if (node->serial != kNoTid) read_current_[node->oid] = node->serial;
 }
 
-// BTrees reads such a tree but never writes one: the chain of buckets cannot go through a bucket
-// that is no object.
-void BTreeEditor::Work::refuse_inner_embedded(const Leaf& leaf) const {
-  if (leaf.node->node.shape == Shape::kEmbedded && !leaf.path.empty())
-    throw Unsupported(describe_object(leaf.node->oid, leaf.node->serial) +
+// BTrees writes such a tree when a node below the root comes down, in the transaction that made it,
+// to one new bucket. The chain of buckets cannot go through a bucket that is no object, so there
+// is no right way to change it.
+void BTreeEditor::Work::refuse_inner_embedded(const LoadedNode& loaded) const {
+  if (loaded.node.shape == Shape::kEmbedded && loaded.oid != root_)
+    throw Unsupported(describe_object(loaded.oid, loaded.serial) +
                       ": a bucket inside a tree node that is not the root cannot be changed");
 }
 
@@ -159,6 +160,7 @@ Ref BTreeEditor::Work::split_tree(BTreeNode& left) {
   right.refs.assign(left.refs.begin() + half, left.refs.end());
   right.keys.assign(left.keys.begin() + half, left.keys.end());
   const auto first = node(right.refs.front().oid);
+  refuse_inner_embedded(*first);
   right.link = first->node.shape == Shape::kTree ? first->node.link : right.refs.front();
   left.refs.erase(left.refs.begin() + half, left.refs.end());
   left.keys.resize(static_cast<std::size_t>(half));
@@ -234,7 +236,7 @@ void BTreeEditor::Work::set(std::int64_t key, const Ref& value) {
     return;
   }
 
-  refuse_inner_embedded(leaf);
+  refuse_inner_embedded(*leaf.node);
   const std::vector<Step> way = way_to(leaf, key);
   read_current(leaf);
   BTreeNode& node = change(oid);
@@ -258,6 +260,7 @@ void BTreeEditor::Work::unlink_next(Ref child, Oid emptied, const std::optional<
       throw Corrupt(describe_object(last->oid, last->serial) + ": the tree is too deep");
     last = node(last->node.refs.back().oid);
   }
+  refuse_inner_embedded(*last);
   if (last->node.shape != Shape::kBucket || !last->node.link || last->node.link->oid != emptied)
     throw Corrupt(describe_object(last->oid, last->serial) +
                   ": the next bucket is not the next one in the tree, object 0x" + emptied.hex());
@@ -311,7 +314,7 @@ bool BTreeEditor::Work::erase(std::int64_t key) {
   const Leaf leaf = tree_.leaf(key);
   const auto place = leaf.node->node.find(key);
   if (!place) return false;
-  if (leaf.node->node.keys.size() == 1) refuse_inner_embedded(leaf);
+  if (leaf.node->node.keys.size() == 1) refuse_inner_embedded(*leaf.node);
 
   const std::vector<Step> way = way_to(leaf, key);
   read_current(leaf);

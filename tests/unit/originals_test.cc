@@ -11,6 +11,7 @@
 
 #include "tests/support/json.h"
 #include "tests/support/pickle_repr.h"
+#include "tests/support/tree_comparison.h"
 #include "zodb/btree_editor.h"
 #include "zodb/payload.h"
 #include "zodb/record.h"
@@ -37,16 +38,11 @@ std::vector<std::string> sound_databases() {
   return names;
 }
 
-bool is_node(const ObjectRecord& record) {
-  return record.is(KnownClass::kLOBTree) || record.is(KnownClass::kLOBucket) ||
-         record.is(KnownClass::kIOBTree) || record.is(KnownClass::kIOBucket);
-}
-
 // What the project would write for the object that the record holds; nothing for classes that it
 // only reads.
 std::optional<Bytes> write_again(const ObjectRecord& record) {
   const Flavour flavour = detect_flavour(record.data());
-  if (is_node(record)) return encode_btree_node(decode_btree_node(record), flavour);
+  if (test::is_btree_node(record)) return encode_btree_node(decode_btree_node(record), flavour);
   if (record.is(KnownClass::kZBlk0) || record.is(KnownClass::kZData) ||
       record.is(KnownClass::kZBlk1) || record.is(KnownClass::kZBigFile)) {
     RecordWriter writer(flavour, record.cls());
@@ -109,71 +105,6 @@ std::map<std::int64_t, Ref> content_of(const NodeSource& source, Oid root) {
   return content;
 }
 
-// Compares the tree that an editor made of the state before with the state after. Objects that are
-// new have other numbers here and there; they are matched by their place.
-class Comparison {
- public:
-  Comparison(const Storage& storage, Tid before, Tid after, const BTreeEditor& editor)
-      : storage_(storage), before_(before), after_(after) {
-    for (auto& store : editor.stores(Flavour::kPython3)) {
-      ours_.emplace(store.oid, std::move(store.record));
-      if (store.base != kNoTid) stored_.push_back(store.oid);
-    }
-    std::sort(stored_.begin(), stored_.end());
-  }
-
-  void compare(Oid root) {
-    match(root, root);
-    for (const auto& [ours, theirs] : pairs_) same_node(ours, theirs);
-  }
-
-  // Nodes of the tree that were there before and were stored by the original.
-  std::vector<Oid> stored_by_original() const {
-    std::vector<Oid> oids;
-    for (const Oid oid : storage_.changed_oids(Tid{after_.value - 1}, after_)) {
-      auto old = storage_.load(oid, before_);
-      if (old && is_node(ObjectRecord::parse(std::move(old->data)))) oids.push_back(oid);
-    }
-    return oids;
-  }
-  const std::vector<Oid>& stored() const { return stored_; }
-
- private:
-  BTreeNode ours(Oid oid) const {
-    const auto found = ours_.find(oid);
-    const Bytes record = found != ours_.end() ? found->second : storage_.load(oid, before_)->data;
-    return decode_btree_node(ObjectRecord::parse(record));
-  }
-  BTreeNode theirs(Oid oid) const {
-    return decode_btree_node(ObjectRecord::parse(storage_.load(oid, after_)->data));
-  }
-  void match(Oid our_oid, Oid their_oid) {
-    pairs_.emplace(our_oid, their_oid);
-    const BTreeNode a = ours(our_oid), b = theirs(their_oid);
-    ASSERT_EQ(a.shape, b.shape) << describe_object(their_oid, after_);
-    ASSERT_EQ(a.keys, b.keys) << describe_object(their_oid, after_);
-    if (a.shape == BTreeNode::Shape::kTree)
-      for (std::size_t i = 0; i < a.refs.size(); ++i) match(a.refs[i].oid, b.refs[i].oid);
-  }
-  void same_node(Oid our_oid, Oid their_oid) {
-    BTreeNode node = ours(our_oid);
-    const auto renumber = [&](Ref& ref) {
-      if (const auto pair = pairs_.find(ref.oid); pair != pairs_.end()) ref.oid = pair->second;
-    };
-    for (Ref& ref : node.refs) renumber(ref);
-    if (node.link) renumber(*node.link);
-    const Bytes record = storage_.load(their_oid, after_)->data;
-    EXPECT_EQ(encode_btree_node(node, detect_flavour(record)), record)
-        << describe_object(their_oid, after_);
-  }
-
-  const Storage& storage_;
-  Tid before_, after_;
-  std::map<Oid, Bytes> ours_;
-  std::vector<Oid> stored_;
-  std::map<Oid, Oid> pairs_;
-};
-
 struct History {
   const char* database;
   const char* volume;
@@ -217,7 +148,7 @@ TEST_P(TreeHistory, EditorMakesTheNodesOfTheOriginal) {
     }
     for (const auto& [key, ref] : new_content) editor.set(key, ref);
 
-    Comparison comparison(*storage, tids[i - 1], tids[i], editor);
+    test::TreeComparison comparison(*storage, tids[i - 1], tids[i], editor);
     comparison.compare(root);
     EXPECT_EQ(comparison.stored(), comparison.stored_by_original());
   }
