@@ -17,7 +17,7 @@ namespace zbig::fuse {
 class BufferPool {
  public:
   struct Free {
-    // NOLINTNEXTLINE(cppcoreguidelines-no-malloc): libfuse allocated it
+    // NOLINTNEXTLINE(cppcoreguidelines-no-malloc,cppcoreguidelines-owning-memory): libfuse's
     void operator()(void* memory) const { std::free(memory); }
   };
   using Buffer = std::unique_ptr<void, Free>;

@@ -273,7 +273,7 @@ void DeviceFile::read(fuse_req* request, std::uint64_t offset, std::size_t lengt
   }
   length = static_cast<std::size_t>(std::min<std::uint64_t>(length, size_ - offset));
   BufferPool::Buffer buffer = read_buffers_.take();
-  // NOLINTNEXTLINE(cppcoreguidelines-no-malloc): of the pool's kind
+  // NOLINTNEXTLINE(cppcoreguidelines-no-malloc,cppcoreguidelines-owning-memory)
   if (!buffer) buffer.reset(std::malloc(max_transfer_));
   if (!buffer || length > max_transfer_) {
     fuse_reply_err(request, buffer ? EINVAL : ENOMEM);

@@ -20,7 +20,7 @@ struct Options {
   bool allow_other = false;  // other users may use the device, as its mode says
   mode_t mode = 0600;
   unsigned connections = 2;               // to a server that allows several
-  unsigned read_ahead_kb = 1024;          // asked of the kernel; only root may raise it
+  unsigned read_ahead_kb = 512;           // asked of the kernel; only root may raise it
   std::chrono::seconds dead_timeout{60};  // 0: wait for ever
 };
 

@@ -27,7 +27,7 @@ def killed_under_load(folder):
         stop = os.path.join(folder, "stop")
 
         def load(body):
-            """Runs in a process: a thread that waits for a page keeps Python's other threads too."""
+            """In a process: a thread that waits for a page stops Python's other threads too."""
             pid = os.fork()
             if pid:
                 return pid
@@ -144,7 +144,8 @@ def not_the_same_server(folder):
 def stopped_server(folder):
     """A server that is there and silent is waited for; control requests are answered meanwhile."""
     size = 4 * MiB
-    with disk(folder, size) as backend, Front(folder, backend.uri, "--dead-timeout", "1") as front, \
+    with disk(folder, size) as backend, \
+            Front(folder, backend.uri, "--dead-timeout", "1") as front, \
             Holder(front, size) as holder:
         backend.process.send_signal(signal.SIGSTOP)
         reader = threading.Thread(target=holder.read, args=(MiB, 1))

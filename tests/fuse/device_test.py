@@ -64,7 +64,8 @@ def attributes(folder):
         report.equal("chmod", stat.S_IMODE(os.stat(front.path).st_mode), 0o640)
         backend.write(0, b"keep")
         os.close(os.open(front.path, os.O_WRONLY | os.O_TRUNC))
-        report.equal("O_TRUNC changes nothing", (size(), backend.read(0, 4)), (3 * MiB + 512, b"keep"))
+        report.equal("O_TRUNC changes nothing", (size(), backend.read(0, 4)),
+                     (3 * MiB + 512, b"keep"))
         for wrong in (1, PAGE, 4 * MiB):
             report.equal("truncate to %d" % wrong, errno_of(lambda: os.truncate(front.path, wrong)),
                          errno.EINVAL)
@@ -131,7 +132,8 @@ def errors_of_the_server(folder):
                 pass
             fd = os.open(front.path, os.O_RDWR)
             os.pwrite(fd, b"x", 0)
-            report.equal("fsync when writes fail with " + name, errno_of(lambda: os.fsync(fd)), code)
+            report.equal("fsync when writes fail with " + name, errno_of(lambda: os.fsync(fd)),
+                         code)
             direct = os.open(front.path, os.O_RDWR | os.O_DIRECT)
             report.equal("O_DIRECT, " + name,
                          errno_of(lambda: os.pwrite(direct, mmap.mmap(-1, PAGE), 0)), code)
@@ -162,7 +164,8 @@ def read_only(folder):
         backend.write(10, b"text")
         with Front(folder, backend.uri, "--read-only") as front:
             report.equal("size", os.stat(front.path).st_size, MiB)
-            report.equal("for writing", errno_of(lambda: os.open(front.path, os.O_RDWR)), errno.EROFS)
+            report.equal("for writing", errno_of(lambda: os.open(front.path, os.O_RDWR)),
+                         errno.EROFS)
             mapping = front.map(write=False)
             report.equal("read", mapping[10:14], b"text")
             mapping.close()
@@ -223,8 +226,8 @@ def what_is_refused(folder):
 def in_background(folder):
     path, control, log = (os.path.join(folder, name) for name in ("device", "c.sock", "log"))
     with disk(folder, MiB) as backend:
-        done = subprocess.run([FUSE, "--uri", backend.uri, "--control", control, "--log", log, path],
-                              capture_output=True, check=False, timeout=30)
+        done = subprocess.run([FUSE, "--uri", backend.uri, "--control", control, "--log", log,
+                               path], capture_output=True, check=False, timeout=30)
         report.equal("returns when it is mounted",
                      (done.returncode, done.stderr, os.stat(path).st_size), (0, b"", MiB))
         subprocess.run(["fusermount3", "-u", path], check=True)

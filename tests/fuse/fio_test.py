@@ -21,11 +21,13 @@ with Scratch() as folder, disk(folder, SIZE) as backend, Front(folder, backend.u
         def disturb():
             chance = random.Random(2)
             while not stop.is_set():
-                front.invalidate(*[[chance.randrange(SIZE // PAGE) * PAGE, PAGE] for _ in range(50)])
+                front.invalidate(*[[chance.randrange(SIZE // PAGE) * PAGE, PAGE]
+                                   for _ in range(50)])
         disturber = threading.Thread(target=disturb)
         disturber.start()
         done = subprocess.run(
-            ["fio", "--name=verify", "--filename=" + front.path, "--size=%d" % SIZE, "--rw=randwrite",
+            ["fio", "--name=verify", "--filename=" + front.path, "--size=%d" % SIZE,
+             "--rw=randwrite",
              "--bs=4k", "--verify_backlog=512", "--ioengine=" + engine, "--verify=crc32c",
              "--verify_fatal=1", "--do_verify=1", "--randseed=7", "--loops=1",
              "--output-format=terse", "--allow_file_create=0", *more],

@@ -49,7 +49,8 @@ class Backend:
             if os.path.exists(path):
                 os.remove(path)
         self.process = subprocess.Popen(
-            ["nbdkit", "-f", "-U", self.socket, "-P", pid, *self.arguments], stdin=subprocess.DEVNULL)
+            ["nbdkit", "-f", "-U", self.socket, "-P", pid, *self.arguments],
+            stdin=subprocess.DEVNULL)
         wait_for("nbdkit", lambda: os.path.exists(pid) or self.process.poll() is not None)
         assert self.process.poll() is None, "nbdkit did not start"
 

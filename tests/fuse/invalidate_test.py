@@ -21,7 +21,8 @@ def mapped_everywhere(folder):
     with disk(folder, size) as backend:
         fill(backend, 1, 0, size)
         with Front(folder, backend.uri) as front, Holder(front, size) as writable, \
-                Holder(front, size, write=False) as reader, Holder(front, size, lock=True) as locked:
+                Holder(front, size, write=False) as reader, \
+                Holder(front, size, lock=True) as locked:
             holders = {"writable": writable, "read-only": reader, "locked": locked}
             for page in (0, 1, 700, 2047):
                 for name, holder in holders.items():
