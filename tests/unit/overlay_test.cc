@@ -5,8 +5,10 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include <gmock/gmock.h>
 
@@ -371,6 +373,41 @@ TEST_F(OverlayTest, Overlay_ManyWritersOfPartsOfOnePage_AllPrevail) {
     model[i] = std::byte(10 * (i % kPageSize / kPart) + 9);
   }
   EXPECT_EQ(read(*overlay), model);
+}
+
+// A view that lets a test step in while a part of a page is being filled from it.
+class SteppingView : public BufferView {
+ public:
+  SteppingView(Tid at, std::vector<std::byte> bytes, std::function<void()> step)
+      : BufferView(at, std::move(bytes)), step_(std::move(step)) {}
+  void read(std::uint64_t offset, std::span<std::byte> out) const override {
+    BufferView::read(offset, out);
+    if (auto step = std::exchange(step_, nullptr)) step();
+  }
+
+ private:
+  mutable std::function<void()> step_;
+};
+
+TEST_F(OverlayTest, Overlay_ViewMovesWhileAPageIsFilled_RestComesFromTheNewView) {
+  std::unique_ptr<Overlay> overlay;
+  view_ = std::make_shared<SteppingView>(kFirst, filled(kSize, 1),
+                                         [&] { overlay->move_view(next_view_); });
+  overlay = open();
+  overlay->write(100, filled(10, 9));
+  auto model = read(*next_view_);
+  std::fill_n(model.begin() + 100, 10, std::byte{9});
+  EXPECT_EQ(read(*overlay), model);
+  EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_FrozenWhileAPageIsFilled_WriteGoesToTheTop) {
+  std::unique_ptr<Overlay> overlay;
+  view_ = std::make_shared<SteppingView>(kFirst, filled(kSize, 1), [&] { overlay->freeze(); });
+  overlay = open();
+  overlay->write(100, filled(10, 9));
+  EXPECT_THAT(overlay->frozen()->dirty_extents(0, kSize), ElementsAre());
+  EXPECT_EQ(overlay->status().dirty_bytes, kPageSize);
 }
 
 // A page is rewritten with ever higher numbers while commits take what was written: a reader never
