@@ -218,7 +218,19 @@ void Database::make_link(const DeviceRecord& record) {
 }
 
 DeviceStatus Database::attach(DeviceRecord record) {
-  const auto pass = enter("attach " + record.name);
+  const std::string name = record.name;
+  {
+    const auto pass = enter("attach " + name);
+    attach_device(std::move(record));
+  }
+  wake_keeper();
+  for (DeviceStatus& status : status()) {
+    if (status.record.name == name) return std::move(status);
+  }
+  throw NotFound("device " + name + " was detached at once");
+}
+
+void Database::attach_device(DeviceRecord record) {
   bool taken_over = false;
   {
     const std::lock_guard lock(mutex_);
@@ -266,14 +278,8 @@ DeviceStatus Database::attach(DeviceRecord record) {
     throw;
   }
   if (!keeper_.joinable()) start();
-  wake_keeper();
   log_line("attached " + device->record.name + ": " + device->record.volume + " of " + url_ +
            " at " + device->at.hex() + ", " + node_of(device->record));
-  std::vector<DeviceStatus> all = status();
-  const auto mine = std::find_if(all.begin(), all.end(), [&](const DeviceStatus& item) {
-    return item.record.name == device->record.name;
-  });
-  return *mine;
 }
 
 // --- detach

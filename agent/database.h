@@ -140,6 +140,7 @@ class Database {
   Device& find(const std::string& name);
   Device& find_usable(const std::string& name);
   std::string choose_export(const DeviceRecord& record) const;
+  void attach_device(DeviceRecord record);
   void serve(Device& device);
   void find_mount(Device& device);
   void mount(Device& device);

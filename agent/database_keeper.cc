@@ -47,7 +47,7 @@ void Database::wake_keeper() {
 void Database::keep(std::stop_token stop) {
   while (!stop.stop_requested()) {
     try {
-      const auto pass = gate_.enter("recovery", stop);
+      const auto pass = gate_.enter("", stop);
       look_after();
       watch_processes();
     } catch (const std::exception& error) {

@@ -40,7 +40,7 @@ for ((i = 0; i < cycles; i++)); do cycle; done
 sleep 1
 traces > "$work/after"
 diff "$work/before" "$work/after" || fail "something was left"
-memory=$(sed -n 's/^VmHWM: *\([0-9]*\) kB/\1/p' "/proc/$agent/status")
+memory=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$agent/status")
 step "memory of the agent at most: $memory KiB"
 [ "$memory" -lt 65536 ] || fail "the agent took $memory KiB"
 stop_agent

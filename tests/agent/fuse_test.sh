@@ -14,31 +14,34 @@ zbig create "$db" /A --size 4M
 zbig create "$db" /dir/B --size 4M
 pattern 65536 one > "$work/one"
 start_agent
+# part_is N FILE: the N-th 64 KiB of the file `here`.
+part_is() { dd if=here bs=64K skip="$1" count=1 status=none 2> /dev/null | cmp -s - "$2"; }
 put() { dd if="$work/one" of="$1" bs=64K seek="$2" conv=notrunc,fsync status=none; }
 
 step "the default place, a file, a folder"
 name=zbt$$
 expect 0 zbig attach "$db" /A --name "$name"
-same "node" "$out" "$work/run/dev/$name"
-same "size" "$(stat -c %s "$out")" 4194304
+node=$out
+same "node" "$node" "$work/run/dev/$name"
+same "size" "$(stat -c %s "$node")" 4194304
 if [ "$(id -u)" = 0 ]; then
-    same "link" "$(readlink "/dev/zbig/$name")" "$out"
+    same "link" "$(readlink "/dev/zbig/$name")" "$node"
     expect 0 zbig status "/dev/zbig/$name"
 fi
-expect 0 zbig detach "$out"
-[ ! -e "$out" ] || fail "the mount point is left"
+expect 0 zbig detach "$node"
+[ ! -e "$node" ] || fail "the mount point is left"
 [ ! -L "/dev/zbig/$name" ] || fail "the link is left"
 cd "$work"
 expect 0 zbig attach Data.fs /A --fuse here --name "$name"
 same "node" "$out" "$work/here"
 put here 1
-same "dirty" "$(status_of here dirty_bytes)" 65536
+same "dirty" "$(status_of ./here dirty_bytes)" 65536
 mkdir folder
 echo mine > folder/mine
 expect 0 zbig attach "$db" /dir/B --fuse folder --name "$name-b"
 same "node" "$out" "$work/folder/$name-b"
 put "$out" 0
-expect 0 zbig commit here "folder/$name-b"
+expect 0 zbig commit ./here "folder/$name-b"
 zbig export "$db" /A --offset 65536 --length 65536 | cmp - one
 zbig export "$db" /dir/B --length 65536 | cmp - one
 cmp <(echo mine) folder/mine
@@ -52,34 +55,34 @@ holds "nbd" "$err" "not in this version"
 
 step "a program uses the file: detach refuses, by force it does not"
 exec 3< here
-expect 5 zbig detach here
+expect 5 zbig detach ./here
 holds "detach" "$err" "--force"
-same "state" "$(status_of here state)" clean
+same "state" "$(status_of ./here state)" clean
 exec 3<&-
 put here 2
 exec 3< here
-expect 0 zbig detach here --force
+expect 0 zbig detach ./here --force
 holds "detach" "$out" "kept 65536"
 exec 3<&-
 expect 0 zbig attach "$db" /A --fuse here
-same "dirty" "$(status_of here dirty_bytes)" 65536
-dd if=here bs=64K skip=2 count=1 status=none | cmp - one
+same "dirty" "$(status_of ./here dirty_bytes)" 65536
+part_is 2 one
 
 step "the server dies: the file is mounted again, with what was flushed"
 kill -9 "$(server_pid)"
-until_true 15 cmp -s one <(dd if=here bs=64K skip=2 count=1 status=none 2> /dev/null) ||
-    fail "the file does not come back: $(zbig status here)"
-until_true 10 is_state "$name" dirty || fail "state $(status_of here state)"
+until_true 15 part_is 2 one ||
+    fail "the file does not come back: $(zbig status ./here)"
+until_true 10 is_state "$name" dirty || fail "state $(status_of ./here state)"
 put here 3
-expect 0 zbig commit here
+expect 0 zbig commit ./here
 zbig export "$db" /A --offset 131072 --length 131072 | cmp - <(cat one one)
 
 step "nbdfuse dies: the same"
 fuse=$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")
 put here 4
 kill -9 "$fuse"
-until_true 15 cmp -s one <(dd if=here bs=64K skip=4 count=1 status=none 2> /dev/null) ||
-    fail "the file does not come back: $(zbig status here)"
+until_true 15 part_is 4 one ||
+    fail "the file does not come back: $(zbig status ./here)"
 
 step "the agent dies: the file works on, and the next agent has the same mount"
 fuse=$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")
@@ -87,7 +90,7 @@ kill_agent
 put here 5
 start_agent
 same "nbdfuse" "$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")" "$fuse"
-expect 0 zbig commit here
+expect 0 zbig commit ./here
 zbig export "$db" /A --offset 262144 --length 131072 | cmp - <(cat one one)
 
 step "everything dies"
@@ -95,21 +98,21 @@ put here 6
 kill_agent
 for pid in $(service_pids); do kill -9 "$pid"; done
 start_agent
-dd if=here bs=64K skip=6 count=1 status=none | cmp - one
+part_is 6 one
 
 step "a view that moves is seen by who has the file mapped or open"
-expect 0 zbig commit here
+expect 0 zbig commit ./here
 expect 0 zbig attach "$db" /A --fuse second --name "$name-2"
 cmp here second
 put second 10
-expect 0 zbig commit second
-until_true 10 eval '[ "$(status_of here tid)" = "$out" ]' || fail "the follower stays behind"
+expect 0 zbig commit ./second
+until_true 10 eval '[ "$(status_of ./here tid)" = "$out" ]' || fail "the follower stays behind"
 until_true 5 cmp -s here second || fail "the follower shows old data"
 put here 11
-expect 0 zbig abort here
+expect 0 zbig abort ./here
 cmp here second
 
-for device in here second "folder/$name-b"; do expect 0 zbig detach "$device"; done
+for device in ./here ./second "folder/$name-b"; do expect 0 zbig detach "$device"; done
 [ ! -e here ] || fail "the mount point is left"
 same "mounts left" "$(grep -c " $work/" /proc/self/mountinfo)" 0
 same "devices left" "$(ls "$state/devices")" ""
