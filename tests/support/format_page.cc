@@ -6,6 +6,8 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "tests/support/paths.h"
+
 namespace zbig::test {
 namespace {
 
@@ -30,7 +32,7 @@ void append_line(Bytes& out, std::string_view line) {
 }  // namespace
 
 std::map<std::string, Bytes> hex_examples(const std::string& page) {
-  const std::string path = std::string(ZBIG_DOCS) + "/formats/" + page;
+  const std::string path = repository("docs/formats/" + page);
   std::ifstream in(path);
   if (!in) throw std::runtime_error("cannot open " + path);
 

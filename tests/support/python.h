@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/paths.h"
+
 // The real ZODB, in the environments that tests/peers/setup makes ($PEERS), as a command that runs
 // a script of tests/interop.
 
@@ -35,7 +37,8 @@ class Python {
 
   // Runs a script to its end; what it printed. Throws with that if it failed.
   std::string run(const std::string& script, const std::vector<std::string>& arguments) const {
-    std::string command = quoted(interpreter_) + " " + quoted(folder() + script);
+    std::string command =
+        quoted(interpreter_) + " " + quoted(repository("tests/interop/" + script));
     for (const auto& argument : arguments) command += " " + quoted(argument);
     command += " 2>&1";
     FILE* const pipe = ::popen(command.c_str(), "r");
@@ -50,7 +53,6 @@ class Python {
   }
 
  private:
-  static std::string folder() { return ZBIG_TEST_DATA "/../interop/"; }
   static std::string quoted(const std::string& word) { return "'" + word + "'"; }
 
   std::string interpreter_;

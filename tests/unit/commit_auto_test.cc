@@ -7,6 +7,7 @@
 
 #include "tests/support/json.h"
 #include "tests/support/memory_storage.h"
+#include "tests/support/paths.h"
 #include "tests/support/volume_lab.h"
 #include "zodb/filestorage/filestorage.h"
 
@@ -21,7 +22,7 @@ using test::Json;
 using ::testing::IsEmpty;
 using ::testing::IsSubsetOf;
 
-const std::string kFolder = std::string(ZBIG_TEST_DATA) + "/original/master-auto";
+const std::string kFolder = test::test_data("original/master-auto");
 
 std::vector<std::string> minus(std::vector<std::string> from,
                                const std::vector<std::string>& what) {

@@ -6,6 +6,7 @@
 
 #include "tests/support/filestorage_lab.h"
 #include "tests/support/json.h"
+#include "tests/support/paths.h"
 #include "tests/support/sha256.h"
 #include "tests/support/temp_dir.h"
 #include "zodb/error.h"
@@ -18,9 +19,8 @@ namespace zbig {
 namespace {
 
 using test::Json;
+using test::test_data;
 using ::testing::HasSubstr;
-
-const std::string kData = ZBIG_TEST_DATA;
 
 std::vector<std::string> databases_of(const std::string& folder) {
   std::vector<std::string> out;
@@ -34,7 +34,7 @@ std::vector<std::string> databases_of(const std::string& folder) {
 class FileStorageOriginal : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(FileStorageOriginal, EveryRecord_AsTheOriginalReadIt) {
-  const auto folder = kData + "/original/" + GetParam();
+  const auto folder = test_data("original/" + GetParam());
   const auto manifest = Json::parse_file(folder + "/manifest.json");
   const auto storage = open_filestorage(folder + "/Data.fs", OpenMode::kRead);
   EXPECT_EQ(storage->last_tid().hex(), manifest["last_tid"].text());
@@ -98,7 +98,7 @@ TEST_P(FileStorageOriginal, EveryRecord_AsTheOriginalReadIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FileStorageOriginal,
-                         ::testing::ValuesIn(databases_of(kData + "/original")),
+                         ::testing::ValuesIn(databases_of(test_data("original"))),
                          [](const auto& info) {
                            auto name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(All, FileStorageOriginal,
 class FileStorageMore : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(FileStorageMore, Head_IsTheNewestWholeTransaction) {
-  const auto folder = kData + "/more/" + GetParam();
+  const auto folder = test_data("more/" + GetParam());
   const auto manifest = Json::parse_file(folder + "/manifest.json");
   int checked = 0;
   for (const auto& [name, database] : manifest["databases"].object()) {
@@ -164,7 +164,7 @@ INSTANTIATE_TEST_SUITE_P(All, FileStorageMore, ::testing::Values("py2", "py3"),
 TEST(FileStorageOpen, LengthDamagedInTheMiddle_RefusesToWriteAndCutsNothing) {
   const test::TempDir dir;
   const auto path = dir / "Data.fs";
-  std::filesystem::copy(kData + "/more/py3/damaged-length-mismatch-middle.fs", path);
+  std::filesystem::copy(test_data("more/py3/damaged-length-mismatch-middle.fs"), path);
   const auto before = test::slurp(path);
   const auto [code, sentence] = test::error_of([&] { open_filestorage(path, OpenMode::kWrite); });
   EXPECT_EQ(code, ErrorCode::kCorrupt);
@@ -187,7 +187,7 @@ TEST(FileStorageOpen, TailOfACrash_IsCutOffAndKept) {
     SCOPED_TRACE(name);
     const test::TempDir dir;
     const auto path = dir / "Data.fs";
-    const auto source = kData + "/more/py3/damaged-" + name + ".fs";
+    const auto source = test_data(std::string("more/py3/damaged-") + name + ".fs");
     std::filesystem::copy(source, path);
     const auto whole = test::content_of(*open_filestorage(source, OpenMode::kRead));
     Tid next;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/support/filestorage_lab.h"
+#include "tests/support/paths.h"
 #include "tests/support/python.h"
 #include "tests/support/temp_dir.h"
 #include "zodb/error.h"
@@ -364,7 +365,7 @@ TEST(FileStorageBesidePython2, CommitToItsDatabase_IsReadByPython2) {
   if (!python) GTEST_SKIP() << test::Python::kMissing;
   const TempDir dir;
   const auto path = dir / "Data.fs";
-  std::filesystem::copy_file(ZBIG_TEST_DATA "/original/py2-undo/Data.fs", path);
+  std::filesystem::copy_file(test::test_data("original/py2-undo/Data.fs"), path);
   {
     const auto storage = open_filestorage(path, OpenMode::kWrite);
     test::commit(*storage, {{Oid{1}, "zbig"}, {storage->new_oid(), "new"}}, {"zbig", "here", {}});

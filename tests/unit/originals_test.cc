@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/json.h"
+#include "tests/support/paths.h"
 #include "tests/support/pickle_repr.h"
 #include "tests/support/tree_comparison.h"
 #include "zodb/btree_editor.h"
@@ -20,16 +21,16 @@ namespace zbig {
 namespace {
 
 std::unique_ptr<Storage> open_original(const std::string& name) {
-  return open_storage(std::string(ZBIG_TEST_DATA) + "/" + name, OpenMode::kRead);
+  return open_storage(test::test_data(name), OpenMode::kRead);
 }
 
 std::vector<std::string> sound_databases() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(ZBIG_TEST_DATA "/original"))
+  for (const auto& entry : std::filesystem::directory_iterator(test::test_data("original")))
     if (entry.is_directory())
       names.push_back("original/" + entry.path().filename().string() + "/Data.fs");
   for (const std::string python : {"py2", "py3"}) {
-    const std::string folder = std::string(ZBIG_TEST_DATA) + "/more/" + python;
+    const std::string folder = test::test_data(std::string("more/") + python);
     for (const auto& entry : std::filesystem::directory_iterator(folder))
       if (entry.path().extension() == ".fs" &&
           !entry.path().filename().string().starts_with("damaged"))
@@ -114,7 +115,7 @@ struct History {
 
 Oid blktab_of(const std::string& database, std::string_view volume) {
   const auto manifest =
-      test::Json::parse_file(ZBIG_TEST_DATA "/original/" + database + "/manifest.json");
+      test::Json::parse_file(test::test_data("original/" + database + "/manifest.json"));
   for (const auto& candidate : manifest["volumes"].list())
     if (candidate["path"].text() == volume) return *Oid::parse_hex(candidate["blktab"].text());
   throw std::runtime_error("no such volume in " + database);

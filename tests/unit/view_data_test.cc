@@ -11,6 +11,7 @@
 #include "bigfile/view.h"
 #include "bigfile/volume.h"
 #include "tests/support/json.h"
+#include "tests/support/paths.h"
 #include "tests/support/sha256.h"
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
@@ -23,13 +24,13 @@ namespace zbig {
 namespace {
 
 using test::Json;
+using test::test_data;
 
-const std::string kData = ZBIG_TEST_DATA;
 constexpr std::uint64_t kMaxDump = 64u << 20;
 
 std::vector<std::string> original_databases() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kData + "/original")) {
+  for (const auto& entry : std::filesystem::directory_iterator(test_data("original"))) {
     if (std::filesystem::exists(entry.path() / "Data.fs")) {
       names.push_back(entry.path().filename().string());
     }
@@ -96,7 +97,7 @@ std::vector<State> states_of(const Json& volume) {
 class OriginalData : public ::testing::TestWithParam<std::string> {
  protected:
   OriginalData()
-      : folder_(kData + "/original/" + GetParam()),
+      : folder_(test_data("original/" + GetParam())),
         manifest_(Json::parse_file(folder_ + "/manifest.json")),
         storage_(open_filestorage(folder_ + "/Data.fs", OpenMode::kRead)) {}
 
