@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Appends COUNT small objects to a Data.fs, and writes its index: `big_database.py PATH COUNT`.
 
-Through FileStorage ten million objects would take an hour, so the bytes are laid out here, 10 000 objects a
-transaction, by numpy; the layout is docs/formats/filestorage.md. The objects get oids above all others.
+Through FileStorage ten million objects would take an hour, so the bytes are laid out here, 10 000
+objects a transaction, by numpy; the layout is docs/formats/filestorage.md. The objects get oids
+above all others.
 """
 import os
 import struct

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What every row needs: servers to measure, interleaved timing, ratios, and the table.
 
-A row is a function `row(lab, report)`. It measures zbig and its peers in turn (A B A B ...), so that a
-machine that gets slower in the middle slows both, and reports medians with the ratio pair by pair.
+A row is a function `row(lab, report)`. It measures zbig and its peers in turn (A B A B ...), so
+that a machine that gets slower in the middle slows both, and reports medians with the ratio pair by
+pair.
 """
 import http.client
 import json
@@ -146,7 +147,8 @@ class Agent(Process):
     def attach(self, url, volume, name, *options):
         """-> NBD URI"""
         self.names.append(name)
-        return self.zbig('attach', url, volume, '--name', name, '--socket-only', *options).split()[-1]
+        told = self.zbig('attach', url, volume, '--name', name, '--socket-only', *options)
+        return told.split()[-1]
 
     def commit(self, name):
         """Commits through the HTTP API; one connection for all, as a program would."""
@@ -255,7 +257,7 @@ class Report:
             {True: '', False: '  MISSED', None: ''}[met]))
 
     def ratio(self, row, work, peer, zbig, other, unit, target, higher_is_better=True):
-        """From the interleaved figures of both: medians, and the median of the ratios pair by pair."""
+        """From the interleaved figures of both: medians, and the median of the pairs' ratios."""
         pairs = statistics.median(a / b for a, b in zip(zbig, other))
         met = pairs >= target if higher_is_better else pairs <= target
         self.add(row, work, peer, show(zbig, unit), show(other, unit), '%.3g' % pairs,

@@ -33,7 +33,8 @@ ROWS = {
 def main():
     parser = argparse.ArgumentParser(prog='bench/run', description=__doc__)
     parser.add_argument('rows', nargs='*', metavar='ROW', help=' '.join(ROWS))
-    parser.add_argument('--quick', action='store_true', help='smaller data, fewer runs: a smoke test')
+    parser.add_argument('--quick', action='store_true',
+                        help='smaller data, fewer runs: a smoke test')
     args = parser.parse_args()
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:

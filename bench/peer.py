@@ -3,12 +3,12 @@
 
 Each verb does its work in a fresh process and prints JSON; only the part to compare is timed.
 
-    filestorage PATH MIB          ZODB's FileStorage alone: MIB MiB as 2 MiB records, one transaction
-    commit PATH MIB               wendelin.core: that much random data, from dirty pages to committed
+    filestorage PATH MIB          ZODB's FileStorage alone: MIB MiB as 2 MiB records, at once
+    commit PATH MIB               wendelin.core: that much random data, dirty pages to committed
     patch PATH BLOCKS             one byte changed in each of BLOCKS random blocks, one commit
     pages PATH TIMES              one page changed and committed, TIMES times
     appends PATH TIMES            4 KiB appended and committed, TIMES times
-    fill PATH KIND                64 MiB of `zeros`, `heads` (10 % head, zero tail) or `random` blocks
+    fill PATH KIND                64 MiB of blocks: `zeros`, `heads` (10 %, then zeros), `random`
     open PATH                     FileStorage opened for reading and the root loaded
 
 The format is WENDELIN_CORE_ZBLK_FMT's.

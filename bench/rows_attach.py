@@ -39,8 +39,9 @@ def with_index(lab, report):
         with Agent(lab.folder) as agent:
             seconds = interleave(lab.times, zbig=lambda: attach_seconds(agent, path),
                                  peer=lambda: lab.peer('open', path)['seconds'])
-        report.ratio('A1', 'attach, %d objects: limit 0.5 s' % objects, 'the limit', seconds['zbig'],
-                     [0.5] * len(seconds['zbig']), 's', 1.0, higher_is_better=False)
+        report.ratio('A1', 'attach, %d objects: limit 0.5 s' % objects, 'the limit',
+                     seconds['zbig'], [0.5] * len(seconds['zbig']), 's', 1.0,
+                     higher_is_better=False)
         report.ratio('A1', 'attach, %d objects' % objects, 'Python opens', seconds['zbig'],
                      seconds['peer'], 's', 1.0 if objects >= 10**6 else 1000,
                      higher_is_better=False)
@@ -62,5 +63,5 @@ def without_index(lab, report):
 
     seconds = interleave(lab.times, zbig=lambda: forget_index(zbig_info),
                          peer=lambda: forget_index(lambda: lab.peer('open', path)['seconds']))
-    report.ratio('A2', 'open %d objects without an index' % objects, 'Python opens', seconds['zbig'],
-                 seconds['peer'], 's', 1 / 20, higher_is_better=False)
+    report.ratio('A2', 'open %d objects without an index' % objects, 'Python opens',
+                 seconds['zbig'], seconds['peer'], 's', 1 / 20, higher_is_better=False)

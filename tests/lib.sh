@@ -58,7 +58,8 @@ expect() {
     "$@" > "$work/out" 2> "$work/err" || got=$?
     out=$(< "$work/out")
     err=$(< "$work/err")
-    [ "$got" = "$wanted" ] || fail "'$1 ${2-} ${3-} ${4-}' ended with $got and not $wanted: ${out:0:500} ${err:0:500}"
+    [ "$got" = "$wanted" ] ||
+        fail "'$1 ${2-} ${3-} ${4-}' ended with $got and not $wanted: ${out:0:500} ${err:0:500}"
 }
 
 # until_true SECONDS COMMAND...
@@ -73,5 +74,6 @@ until_true() {
 
 # field KEY: the value of a key in the JSON on standard input, where it stands first.
 field() {
-    { grep -oE "\"$1\": ?(\"[^\"]*\"|[^,}]*)" || true; } | head -n 1 | sed -E 's/^"[^"]*": ?//; s/^"(.*)"$/\1/'
+    { grep -oE "\"$1\": ?(\"[^\"]*\"|[^,}]*)" || true; } |
+        head -n 1 | sed -E 's/^"[^"]*": ?//; s/^"(.*)"$/\1/'
 }

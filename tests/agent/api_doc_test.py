@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The examples of docs/api.md: each command is run, and its answer has what the page shows.
 
-A block of json after a block of sh is what the command answers. Of an object the keys must be there,
-with values of the same type, and equal where the page does not show "..." or a tid.
+A block of json after a block of sh is what the command answers. Of an object the keys must be
+there, with values of the same type, and equal where the page does not show "..." or a tid.
 """
 
 import json
@@ -32,9 +32,11 @@ def compare(shown, got, place):
         for i, value in enumerate(shown):
             compare(value, got[i], '%s[%d]' % (place, i))
     elif isinstance(shown, str) and '...' in shown:
-        assert isinstance(got, str) and re.fullmatch('.*'.join(map(re.escape, shown.split('...'))), got), \
+        pattern = '.*'.join(map(re.escape, shown.split('...')))
+        assert isinstance(got, str) and re.fullmatch(pattern, got), \
             '%s: %r is shown, the answer has %r' % (place, shown, got)
-    elif isinstance(shown, int) and place.rsplit('.')[-1] in ('pid', 'bytes_stored', 'overlay_bytes'):
+    elif isinstance(shown, int) and \
+            place.rsplit('.')[-1] in ('pid', 'bytes_stored', 'overlay_bytes'):
         assert isinstance(got, int), place
     else:
         assert shown == got, '%s: %r is shown, the answer has %r' % (place, shown, got)

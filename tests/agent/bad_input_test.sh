@@ -91,10 +91,12 @@ http 404 "there is no PUT" -X PUT "$at/devices"
 http 400 "no JSON object" "$at/devices" -d '{"url"'
 http 400 "no JSON object" "$at/devices" -d '[]'
 http 400 "no JSON object" "$at/commit" -d "$(head -c 100000 /dev/zero | tr '\0' '[')"
-http 400 'unknown field \"volumes\"' "$at/devices" -d "{\"url\":\"$db\",\"volume\":\"/A\",\"volumes\":1}"
+http 400 'unknown field \"volumes\"' "$at/devices" \
+    -d "{\"url\":\"$db\",\"volume\":\"/A\",\"volumes\":1}"
 http 400 "url is missing" "$at/devices" -d '{}'
 http 400 "a string is wanted" "$at/devices" -d '{"url":1}'
-http 400 "true or false" "$at/devices" -d "{\"url\":\"$db\",\"volume\":\"/A\",\"read_only\":\"yes\"}"
+http 400 "true or false" "$at/devices" \
+    -d "{\"url\":\"$db\",\"volume\":\"/A\",\"read_only\":\"yes\"}"
 http 400 "whole number" "$at/devices" -d "{\"url\":\"$db\",\"volume\":\"/A\",\"size\":-1}"
 http 400 "16 hex digits" "$at/devices" -d "{\"url\":\"$db\",\"volume\":\"/A\",\"at\":\"yesterday\"}"
 http 400 "NUL" "$at/devices" -d '{"url":"/a\u0000b","volume":"/A"}'

@@ -80,7 +80,8 @@ first=$out
 same "a dirty device keeps its view" "$(status_of A-2 tid)" "$both"
 expect 3 zbig commit A-2 --json
 holds "conflict" "$out" '{"conflict":[{"volume":"/A","block":0,"offset":0,'
-holds "conflict" "$out" "\"base_tid\":\"$both\",\"tid\":\"$first\",\"user\":\"winner\",\"description\":\"I was first\""
+holds "conflict" "$out" "\"base_tid\":\"$both\",\"tid\":\"$first\",\"user\":\"winner\","
+holds "conflict" "$out" '"description":"I was first"'
 same "lines of the error" "$(wc -l <<< "$err")" 2
 same "nothing was changed" "$(zbig log "$db" --json | field tid)" "$first"
 same "dirty after a conflict" "$(status_of A-2 dirty_bytes)" 65536

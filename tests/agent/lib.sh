@@ -47,8 +47,13 @@ no_agent_is_left() {
 }
 at_end no_agent_is_left
 # A test that failed shows what the agent said.
+show_logs() {
+    echo "agent.log:"
+    tail -n 40 "$work/agent.log"
+    tail -n 5 "$state"/servers/*/log
+}
 # shellcheck disable=SC2016
-at_end '[ "$status" = 0 ] || [ "$status" = 77 ] || { echo "agent.log:"; tail -n 40 "$work/agent.log"; tail -n 5 "$state"/servers/*/log; } 2> /dev/null'
+at_end '[ "$status" = 0 ] || [ "$status" = 77 ] || show_logs 2> /dev/null'
 
 need_fuse() {
     need nbdfuse fusermount3
@@ -59,7 +64,10 @@ need_fuse() {
 status_of() { zbig status "$1" --json | field "$2"; }
 is_state() { [ "$(status_of "$1" state)" = "$2" ]; }
 # pattern BYTES SEED: bytes that depend on the seed and differ everywhere.
-pattern() { openssl enc -aes-128-ctr -nosalt -pass "pass:$2" -in /dev/zero 2> /dev/null | head -c "$1" || true; }
+pattern() {
+    openssl enc -aes-128-ctr -nosalt -pass "pass:$2" -in /dev/zero 2> /dev/null |
+        head -c "$1" || true
+}
 # write_at DEVICE OFFSET FILE: through NBD.
 write_at() {
     local uri

@@ -60,7 +60,8 @@ def check_diff(url, name, tids, old, new):
     extents = zbig_ok("diff", url, name, *tids, "--json").json()
     inner = differing(old, new)
     what = "%s diff %s %s" % (name, *tids)
-    report.true(what + " covers the bytes that differ", covers(extents, inner), (extents, inner[:5]))
+    report.true(what + " covers the bytes that differ", covers(extents, inner),
+                (extents, inner[:5]))
     size = max(len(old), len(new))
     for e in extents:
         for page in range(e["offset"] // 4096 * 4096, e["offset"] + e["length"], 4096):
@@ -120,7 +121,8 @@ def check_volume(manifest, url, volume, listed):
     if last.get("exists") is False:
         return
     info = zbig_ok("info", url, name, "--json").json()
-    report.equal(name + ": info", {k: info[k] for k in ("kind", "oid", "zfile", "blktab", "blksize")},
+    report.equal(name + ": info",
+                 {k: info[k] for k in ("kind", "oid", "zfile", "blktab", "blksize")},
                  {"kind": volume["class"], **{k: volume[k] for k in
                                               ("oid", "zfile", "blktab", "blksize")}})
     report.equal(name + ": info: size, blocks", (info["size"], info["blocks"]),
@@ -173,7 +175,9 @@ def more(folder, name):
             continue
         for path, expected in state["volumes"].items():
             what = "%s at %s" % (path, state["tid"])
-            result = zbig("export", url, path, "--at", state["tid"]) if "sha256" in expected else None
+            result = None
+            if "sha256" in expected:
+                result = zbig("export", url, path, "--at", state["tid"])
             if result is None:
                 continue
             if result.status == 4 and expected["size"] == 0:

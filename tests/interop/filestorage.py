@@ -57,8 +57,9 @@ def digest_of(path, read_only=True):
 
 
 def store(storage, records, vote_only=False):
-    meta = TransactionMetaData(u'py', u'by Python') if TransactionMetaData.__module__ == 'ZODB.Connection' \
-        else TransactionMetaData()
+    meta = TransactionMetaData()
+    if TransactionMetaData.__module__ == 'ZODB.Connection':
+        meta = TransactionMetaData(u'py', u'by Python')
     storage.tpc_begin(meta)
     for oid, data in records:
         try:
@@ -77,7 +78,8 @@ def commit(path, count):
     storage = FileStorage(path)
     for i in range(count):
         store(storage, [(p64(1), os.urandom(20000)), (storage.new_oid(), b'never')], vote_only=True)
-        store(storage, [(p64(1), ('python %d' % i).encode()), (p64(1000 + i), os.urandom(100 * i + 1))])
+        store(storage, [(p64(1), ('python %d' % i).encode()),
+                        (p64(1000 + i), os.urandom(100 * i + 1))])
         print(''.join('%02x' % ord(c) if isinstance(c, str) else '%02x' % c
                       for c in storage.lastTransaction()))
         sys.stdout.flush()

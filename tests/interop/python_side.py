@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The real Python side of interop tests: wendelin.core's own classes on ZODB's own storage.
 
-Run with the Python of a peer environment (2.7 or 3). Reads a request a line on standard input, JSON,
-and answers each with a line of JSON; the database is opened for one request and closed again, so
-that zbig can have it in between. Bytes travel as hex.
+Run with the Python of a peer environment (2.7 or 3). Reads a request a line on standard input,
+JSON, and answers each with a line of JSON; the database is opened for one request and closed again,
+so that zbig can have it in between. Bytes travel as hex.
 """
 from __future__ import print_function
 import binascii

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same writes by wendelin.core and by zbig store the same records: class by class, and opcode by
-opcode but for the numbers of objects.
+"""The same writes by wendelin.core and by zbig store the same records: class by class, and opcode
+by opcode but for the numbers of objects.
 
     record_sets_test.py py2|py3 ZBlk0|ZBlk1|create
 
@@ -91,7 +91,7 @@ def main():
         shutil.copy(theirs, ours)
         model = {}
         for step in range(40):
-            # Whole blocks, each different from what it was: Python stores a ZBlk0 that is equal too.
+            # Whole blocks, each different from what it was: Python stores an equal ZBlk0 too.
             changes = {}
             for _ in range(rng.choice([1, 1, 2, 40])):
                 blk = rng.choice([rng.randrange(BLOCKS), len(model)])
@@ -159,8 +159,9 @@ def create():
         shutil.copy(theirs, ours)
         volumes = [("/a", None, 4096), ("/s", None, 2 << 20), ("/site/deep/b", None, 65536)]
         for i, (dtype, shape) in enumerate([
-                ("<i8", (10,)), ("|u1", (300, 70000)), (">f4", (0,)), ("<c16", (2, 3, 4)), ("|b1", (1,)),
-                ("|S5", (7,)), ("<U3", (7,)), ("|V16", (3,)), ("<u2", (2, 3, 4, 5, 6))]):
+                ("<i8", (10,)), ("|u1", (300, 70000)), (">f4", (0,)), ("<c16", (2, 3, 4)),
+                ("|b1", (1,)), ("|S5", (7,)), ("<U3", (7,)), ("|V16", (3,)),
+                ("<u2", (2, 3, 4, 5, 6))]):
             volumes.append(("/site/array%d" % i, dtype, shape))
         for path, dtype, what in volumes:
             db = DB(FileStorage(theirs))

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """What zbig writes, in every format, block size and flavour, the real Python classes read: at every
-tid, and through wendelin.core's memory mapping; the checkers of ZODB and BTrees have nothing to say.
+tid, and through wendelin.core's memory mapping; the checkers of ZODB and BTrees have nothing to
+say.
 
     zbig_writes_test.py py3|py2 new            a new database (py2: made by Python 2)
-    zbig_writes_test.py py2|py3 FOLDER         a copy of a database of tests/data/original, continued
+    zbig_writes_test.py py2|py3 FOLDER         a copy of a database of tests/data/original
 """
 import json
 import os

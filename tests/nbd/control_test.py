@@ -27,7 +27,7 @@ def refused(reply, code, part):
 
 
 def changed_both(reply):
-    """The two commits changed pages 5, 6, 9 and 10 of block 0: those at least, that block at most."""
+    """Two commits changed pages 5, 6, 9 and 10 of block 0: those at least, that block at most."""
     for page in (5, 6, 9, 10):
         report.true("page %d is in the extents" % page, any(
             offset < (page + 1) * PAGE and page * PAGE < offset + length
@@ -65,11 +65,13 @@ def operations(server):
     refused(server.control("attach", device="e", export="/e", volume="/a", overlay="relative"),
             "invalid", "absolute")
     refused(server.control("attach", device="e", export="/e", volume="/a",
-                           overlay=os.path.join(server.folder, "Data.fs")), "not_found", "Not a directory")
+                           overlay=os.path.join(server.folder, "Data.fs")),
+            "not_found", "Not a directory")
     for op in ("detach", "freeze", "unfreeze", "committed", "abort", "refresh", "status"):
         refused(server.control(op, device="nobody", at=HEAD), "not_found", "no device nobody")
     refused(server.control("committed", device="d", at=HEAD), "busy", "no commit is under way")
-    report.equal("unfreeze of what is not frozen", server.ok("unfreeze", device="d")["dirty_bytes"], 0)
+    report.equal("unfreeze of what is not frozen",
+                 server.ok("unfreeze", device="d")["dirty_bytes"], 0)
 
     # One commit that fails, and one that lands; others change the volume meanwhile.
     handle = server.connect("/a")
@@ -131,11 +133,13 @@ def operations(server):
     # Detach with each of its ways.
     handle.pwrite(b"4", 0)
     report.equal("detach, keep", server.ok("detach", device="d", keep=True)["dirty_bytes"], PAGE)
-    report.true("a client of a detached device", error_of(lambda: handle.pread(PAGE, 0)) is not None)
+    report.true("a client of a detached device",
+                error_of(lambda: handle.pread(PAGE, 0)) is not None)
     report.equal("attach again", server.attach("d", "/a", "/a")["dirty_bytes"], PAGE)
     report.equal("content", server.read("/a", 0, 1), b"4")
     refused(server.control("detach", device="d", keep=True, discard=True), "invalid", "exclude")
-    report.equal("detach, discard", server.ok("detach", device="d", discard=True)["dirty_bytes"], PAGE)
+    report.equal("detach, discard",
+                 server.ok("detach", device="d", discard=True)["dirty_bytes"], PAGE)
     report.true("its files are gone", not os.path.exists(os.path.join(server.folder, "overlay-d")))
     server.attach("d", "/a", "/a", size=SIZE + 1)
     report.equal("size", server.ok("status")["devices"][0]["size"], SIZE + PAGE)
@@ -156,18 +160,22 @@ def bad_input(server):
     with Control(server.control_path) as control:
         for line, part in (
                 (b"", "JSON object"), (b"[]", "JSON object"), (b"{", "JSON object"),
-                (b"nonsense", "JSON object"), (b"\xff\xfe", "JSON object"), (b"1e999", "JSON object"),
+                (b"nonsense", "JSON object"), (b"\xff\xfe", "JSON object"),
+                (b"1e999", "JSON object"),
                 (b"[" * 100000, "JSON object"), (b"{}", "'op' is missing"),
                 (b'{"op":1}', "'op' must be a string"), (b'{"op":""}', "'op' must have"),
-                (b'{"op":"no"}', "no such op: no"), (b'{"op":"' + b"x" * 5000 + b'"}', "'op' must have"),
+                (b'{"op":"no"}', "no such op: no"),
+                (b'{"op":"' + b"x" * 5000 + b'"}', "'op' must have"),
                 (b'{"op":"attach"}', "'device' is missing"),
-                (b'{"op":"attach","device":"d","export":"/a","volume":"/a"}', "'overlay' is missing"),
+                (b'{"op":"attach","device":"d","export":"/a","volume":"/a"}',
+                 "'overlay' is missing"),
                 (b'{"op":"attach","device":"d","export":"/a","volume":"/a","size":-1}', "'size'"),
                 (b'{"op":"attach","device":"d","export":"/a","volume":"/a","size":1e30}', "'size'"),
                 (b'{"op":"attach","device":"d","export":"/a","volume":"/a","read_only":1}',
                  "'read_only'"),
                 (b'{"op":"attach","device":"d","export":"/a","volume":"/a","at":"12"}', "'at'"),
-                (b'{"op":"attach","device":"d\\u0000","export":"/a","volume":"/a"}', "none of them zero"),
+                (b'{"op":"attach","device":"d\\u0000","export":"/a","volume":"/a"}',
+                 "none of them zero"),
                 (b'{"op":"committed","device":"d"}', "'at' is missing|no device"),
                 (b'{"op":"detach","device":["d"]}', "'device' must be a string")):
             reply = control.ask(line)
@@ -188,7 +196,8 @@ def bad_input(server):
             control.socket.sendall(b"x" * (3 << 20))
         except BrokenPipeError:
             pass  # it did not wait for the rest
-        report.true("a line without an end", "1 MiB" in json.loads(control.reader.readline())["error"])
+        report.true("a line without an end",
+                    "1 MiB" in json.loads(control.reader.readline())["error"])
         try:
             report.equal("and the connection is closed", control.reader.read(), b"")
         except ConnectionResetError:
@@ -201,7 +210,8 @@ def bad_input(server):
     many = [Control(server.control_path) for _ in range(64)]
     report.true("64 connections answer", all(c.ask('{"op":"hello"}')["ok"] for c in many))
     with Control(server.control_path) as control:
-        report.true("the 65th is told", "too many" in json.loads(control.reader.readline())["error"])
+        report.true("the 65th is told",
+                    "too many" in json.loads(control.reader.readline())["error"])
     for control in many:
         control.__exit__()
     report.true("alive", server.ok("hello")["ok"])

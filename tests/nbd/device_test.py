@@ -72,7 +72,8 @@ def random_requests(server, seed, rounds):
             other = server.connect("/a#frozen")
             report.equal("frozen extents in step %d" % step, data_extents(other),
                          frozen.dirty_extents())
-            report.equal("the rest is a hole", {k for _, _, k in extents(other, SIZE)} - {0, 3}, set())
+            report.equal("the rest is a hole",
+                         {k for _, _, k in extents(other, SIZE)} - {0, 3}, set())
             for at, size in frozen.dirty_extents()[:20]:
                 report.true("frozen bytes at %d in step %d" % (at, step),
                             bytes(other.pread(size, at)) == bytes(frozen.content[at:at + size]))
@@ -108,7 +109,8 @@ def writers_of_one_page(server):
         handle = server.connect("/a")
         for round_ in range(20):
             for page in range(8):
-                handle.pwrite(bytes([16 * round_ % 256 | number]) * part, page * PAGE + number * part)
+                handle.pwrite(bytes([16 * round_ % 256 | number]) * part,
+                              page * PAGE + number * part)
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
     for thread in threads:

@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 
-from nbdtest import (PAGE, PLUGIN, Report, Scratch, Server, database, error_of, manifest, nbd, require,
-                     zbig_ok)
+from nbdtest import (PAGE, PLUGIN, Report, Scratch, Server, database, error_of, manifest, nbd,
+                     require, zbig_ok)
 
 report = Report()
 require("nbdinfo")
@@ -118,8 +118,8 @@ def damaged_block(folder):
         for number in range(size // blksize):
             error = error_of(lambda: handle.pread(PAGE, number * blksize + PAGE))
             report.equal("block %d" % number, error, "EIO" if number == bad else None)
-        report.equal("a read that touches it", error_of(lambda: handle.pread(2 * blksize, bad * blksize)),
-                     "EIO")
+        report.equal("a read that touches it",
+                     error_of(lambda: handle.pread(2 * blksize, bad * blksize)), "EIO")
         log = server.log()
         for part in ("/a", "block %d" % bad, oid.hex().lstrip("0"), tid, "Data.fs"):
             report.true("the log names " + part, part in log, log[-500:])
@@ -135,8 +135,8 @@ def damaged_block(folder):
 
 
 def stopped(folder):
-    """SIGTERM while requests run: it ends when the clients, who are told, have gone. (nbdkit waits for
-    clients that stay.)"""
+    """SIGTERM while requests run: it ends when the clients, who are told, have gone. (nbdkit waits
+    for clients that stay.)"""
     url = database(folder)
     with Server(folder, url) as server:
         server.attach("d", "/a", "/a")
@@ -183,8 +183,8 @@ def does_not_start(folder):
                     any(p in text for p in part.split("|")) and "error: " in text, text)
     # A relative path is that of the folder where it was typed, whatever nbdkit does.
     relative = subprocess.run(["nbdkit", "-U", "-", PLUGIN, "Data.fs", "--run",
-                               "nbdinfo --size \"$uri\""], capture_output=True, timeout=60, cwd=folder,
-                              check=False)
+                               "nbdinfo --size \"$uri\""],
+                              capture_output=True, timeout=60, cwd=folder, check=False)
     report.equal("a relative path", (relative.returncode, relative.stdout), (0, b"12582912\n"))
 
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash
+#
 # What the shell tests of the server share. Source it first.
 #
 #   requires COMMAND...   skips the test (77) if one is missing
@@ -12,6 +14,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bin=${ZBIG_BIN:-$here/../../build/bin}
 plugin=$bin/nbdkit-zbig-plugin.so
+# shellcheck disable=SC2034  # for who sources this
 data=$here/../data
 failures=0 compared=0
 cleanups=()

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # What nbdkit says of the plugin without a database: its keys, its help, its manual page.
+# shellcheck source=tests/nbd/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 dump=$(nbdkit "$plugin" --dump-plugin)

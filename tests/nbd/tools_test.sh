@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Programs of others as clients: nbdinfo, nbdcopy, qemu-img, fio; a volume, a state and a device.
+# shellcheck source=tests/nbd/lib.sh
 . "$(dirname "$0")/lib.sh"
 requires nbdcopy qemu-img fio sha256sum
 
@@ -12,7 +13,8 @@ print(state["tid"], state["sha256"])
 EOF
 )
 start_server "$folder/Data.fs"
-ask '{"op":"attach","device":"d","export":"/a","volume":"/a","overlay":"'"$folder/overlay"'"}' > /dev/null
+ask '{"op":"attach","device":"d","export":"/a","volume":"/a","overlay":"'"$folder/overlay"'"}' \
+  > /dev/null
 
 same "nbdinfo --size" "$(nbdinfo --size "$(uri "/a@$tid")")" 12582912
 same "nbdinfo --can" "$(nbdinfo --can fua "$(uri /a)" && echo yes)" yes
@@ -31,7 +33,8 @@ same "qemu-img compare" "$(qemu-img compare -f qcow2 -F raw "$folder/copy.qcow2"
 # Into the device and back.
 head -c 12582912 /dev/urandom > "$folder/random"
 nbdcopy --flush "$folder/random" "$(uri /a)"
-same "nbdcopy there and back" "$(nbdcopy "$(uri /a)" - | sha256sum)" "$(sha256sum < "$folder/random")"
+same "nbdcopy there and back" "$(nbdcopy "$(uri /a)" - | sha256sum)" \
+  "$(sha256sum < "$folder/random")"
 qemu-img convert -n -f raw -O raw "$folder/copy" "$(uri /a)"
 same "qemu-img there and back" "$(nbdcopy "$(uri /a)" - | sha256sum)" "$digest  -"
 

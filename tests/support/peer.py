@@ -39,6 +39,7 @@ class Peer:
     def maps(self):
         """Whether wendelin.core has its C extension here, so that arrays can be mapped."""
         done = subprocess.run([self.python, "-W", "ignore", "-c",
-                               "import wendelin.bigfile._bigfile as m; assert m.__file__.endswith('.so')"],
+                               "import wendelin.bigfile._bigfile as m; "
+                               "assert m.__file__.endswith('.so')"],
                               capture_output=True, check=False)
         return done.returncode == 0
