@@ -69,31 +69,46 @@ Fd listen_unix_socket(const std::string& path) {
   return fd;
 }
 
-Json control_request(const std::string& socket_path, const Json& request,
-                     std::chrono::milliseconds timeout) {
+// One on which something has arrived, unasked, is at its end: the server died.
+Fd ControlClient::connection() const {
+  const std::lock_guard lock(mutex_);
+  while (!idle_.empty()) {
+    Fd fd = std::move(idle_.back());
+    idle_.pop_back();
+    pollfd item{.fd = fd.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&item, 1, 0) == 0) return fd;
+  }
+  return connect_unix_socket(socket_path_);
+}
+
+Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout) const {
   const auto deadline = Clock::now() + timeout;
-  const Fd fd = connect_unix_socket(socket_path);
+  Fd fd = connection();
   const std::string line = request.dump() + "\n";
   for (std::size_t done = 0; done < line.size();) {
-    wait_for(fd.get(), POLLOUT, deadline, socket_path);
+    wait_for(fd.get(), POLLOUT, deadline, socket_path_);
     const ssize_t n = ::send(fd.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (n < 0) throw Unavailable("the server at " + socket_path + ": " + std::strerror(errno));
+    if (n < 0) throw Unavailable("the server at " + socket_path_ + ": " + std::strerror(errno));
     done += static_cast<std::size_t>(n);
   }
   std::string reply;
   while (!reply.ends_with('\n')) {
-    wait_for(fd.get(), POLLIN, deadline, socket_path);
+    wait_for(fd.get(), POLLIN, deadline, socket_path_);
     char buffer[16384];
     const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (n <= 0) throw Unavailable("the server at " + socket_path + " went away");
+    if (n <= 0) throw Unavailable("the server at " + socket_path_ + " went away");
     reply.append(buffer, static_cast<std::size_t>(n));
-    if (reply.size() > kMaxLine) throw Failed("the server at " + socket_path + ": endless reply");
+    if (reply.size() > kMaxLine) throw Failed("the server at " + socket_path_ + ": endless reply");
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(fd));
   }
   Json answer = Json::parse(reply, nullptr, false);
   if (!answer.is_object() || !answer.contains("ok") || !answer["ok"].is_boolean()) {
-    throw Failed("the server at " + socket_path + ": no reply of this protocol");
+    throw Failed("the server at " + socket_path_ + ": no reply of this protocol");
   }
   if (answer["ok"].get<bool>()) return answer;
   const auto text = [&](const char* key) {

@@ -2,22 +2,41 @@
 #pragma once
 
 #include <chrono>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "agent/fd.h"
 
 namespace zbig {
 
 using Json = nlohmann::ordered_json;
 
-// One request to a server's control socket (docs/control-protocol.md), over a connection of its
-// own. Throws Unavailable if the server is not there, goes away or does not answer in time, and
-// the error that the server replies.
-Json control_request(const std::string& socket_path, const Json& request,
-                     std::chrono::milliseconds timeout);
+// A server's control socket (docs/control-protocol.md). Connections are kept for the next request,
+// since a commit makes several; as many as there were requests at once.
+//
+// Any thread.
+class ControlClient {
+ public:
+  explicit ControlClient(std::string socket_path) : socket_path_(std::move(socket_path)) {}
+
+  const std::string& socket_path() const { return socket_path_; }
+
+  // Throws Unavailable if the server is not there, goes away or does not answer in time, and the
+  // error that the server replies.
+  Json request(const Json& request, std::chrono::milliseconds timeout) const;
+
+ private:
+  Fd connection() const;
+
+  const std::string socket_path_;
+  mutable std::mutex mutex_;
+  mutable std::vector<Fd> idle_;  // guarded by mutex_
+};
 
 // A connected Unix stream socket. Throws Unavailable.
-class Fd;
 Fd connect_unix_socket(const std::string& path);
 // Throws Invalid if the path is too long for a socket (107 bytes).
 Fd listen_unix_socket(const std::string& path);

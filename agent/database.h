@@ -158,7 +158,7 @@ class Database {
   // database_view.cc
   bool move_view(Device& device, const std::string& to);
   void settle_cache(Device& device);
-  void follow();
+  void follow(std::optional<Tid> made = std::nullopt);
 
   // database_commit.cc
   struct Frozen;

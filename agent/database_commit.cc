@@ -80,8 +80,8 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
   std::uint64_t total = 0;
   for (const Frozen& item : frozen) {
     const DeviceRecord& record = item.device->record;
-    readers.push_back(
-        std::make_unique<DirtyReader>(server_.nbd_socket(), record.export_name + "#frozen"));
+    readers.push_back(std::make_unique<DirtyReader>(
+        server_.nbd_socket(), server_.connect(record.export_name + "#frozen")));
     total += readers.back()->total_bytes();
     if (readers.back()->extents().empty()) continue;
     Volume volume = find_volume(*storage_, record.volume, head);
@@ -114,6 +114,9 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
   };
   const CommitResult result = zbig::commit(*storage_, volumes, meta, progress);
+  for (const auto& reader : readers) {
+    if (auto connection = reader->release()) server_.keep(std::move(connection));
+  }
   outcome.tid = result.tid;
   outcome.blocks_changed = result.blocks_changed;
   outcome.bytes_stored = result.bytes_stored;
@@ -198,8 +201,8 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   }
   note_commit(devices, outcome.tid, outcome.tid ? "committed" : "nothing to commit");
   log_line(operation + ": " + (outcome.tid ? outcome.tid->hex() : "nothing to commit"));
-  if (outcome.tid) follow();
-  wake_keeper();
+  if (outcome.tid) follow(outcome.tid);
+  if (!outcome.warning.empty()) wake_keeper();
   return outcome;
 }
 

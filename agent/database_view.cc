@@ -96,15 +96,15 @@ void Database::abort(const std::string& name) {
 
 // Moves clean devices that follow to the head. What another process commits is seen by asking the
 // server, which watches the database; while this agent holds the database's lock (FileStorage) only
-// its own commits can move the head, and they call this at once.
-void Database::follow() {
+// its own commits can move the head, and they call this at once, with the `head` that they made.
+void Database::follow(std::optional<Tid> made) {
   const std::vector<Device*> devices = attached_devices();
   const bool wanted = std::any_of(devices.begin(), devices.end(), [](const Device* device) {
     return device->served && device->record.follow && !device->record.pinned;
   });
   if (!wanted) return;
   try {
-    const Tid head = server_.last_tid(milliseconds(1000));
+    const Tid head = made ? *made : server_.last_tid(milliseconds(1000));
     for (Device* device : devices) {
       if (!device->served || !device->record.follow || device->record.pinned) continue;
       {

@@ -17,11 +17,11 @@ constexpr milliseconds kDeadline{30000};
 
 }  // namespace
 
-DirtyReader::DirtyReader(std::string socket_path, std::string frozen_export)
+DirtyReader::DirtyReader(std::string socket_path, std::unique_ptr<NbdConnection> connection)
     : socket_path_(std::move(socket_path)),
-      export_name_(std::move(frozen_export)),
-      connection_(socket_path_, export_name_),
-      extents_(connection_.data_extents()),
+      export_name_(connection->export_name()),
+      connection_(std::move(connection)),
+      extents_(connection_->data_extents()),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!wake_fd_) throw_errno("make an eventfd", errno);
   for (const Extent& extent : extents_) total_bytes_ += extent.length;
@@ -30,6 +30,17 @@ DirtyReader::DirtyReader(std::string socket_path, std::string frozen_export)
 DirtyReader::~DirtyReader() {
   thread_.request_stop();
   wake();
+}
+
+std::unique_ptr<NbdConnection> DirtyReader::release() {
+  if (thread_.joinable()) {
+    thread_.request_stop();
+    wake();
+    thread_.join();
+  }
+  const bool at_rest =
+      std::all_of(window_.begin(), window_.end(), [](const auto& piece) { return piece->done; });
+  return at_rest && !failure_ ? std::move(connection_) : nullptr;
 }
 
 void DirtyReader::wake() {
@@ -45,7 +56,7 @@ void DirtyReader::read_ahead(std::stop_token stop) {
         while (ask_for_next(lock)) {
         }
       }
-      connection_.poll(wake_fd_.get(), milliseconds(1000));
+      connection_->poll(wake_fd_.get(), milliseconds(1000));
       std::uint64_t count = 0;
       [[maybe_unused]] const ssize_t n = ::read(wake_fd_.get(), &count, sizeof count);
     }
@@ -78,7 +89,7 @@ bool DirtyReader::ask_for_next(std::unique_lock<std::mutex>& lock) {
   window_bytes_ += length;
 
   lock.unlock();  // a completion may run inside, and takes the lock (R2: nobody frees the piece)
-  connection_.start_read(offset, {piece->data.get(), length}, [this, piece](int error) {
+  connection_->start_read(offset, {piece->data.get(), length}, [this, piece](int error) {
     const std::lock_guard guard(mutex_);
     piece->done = true;
     piece->error = error;
@@ -89,6 +100,7 @@ bool DirtyReader::ask_for_next(std::unique_lock<std::mutex>& lock) {
 }
 
 void DirtyReader::read(std::uint64_t offset, std::span<std::byte> out) {
+  if (total_bytes_ <= kPiece) return connection_->read(offset, out);
   if (!thread_.joinable()) {
     thread_ = std::jthread([this](std::stop_token stop) { read_ahead(stop); });
   }

@@ -29,7 +29,7 @@
 // R3  Only the reading thread touches connection_ once it runs.
 //
 // A read behind the window (a block that is looked at twice) is served by a second connection,
-// without reading ahead.
+// without reading ahead. When all that is dirty is little, it is read at once and no thread starts.
 //
 // Threads: extents() and read() from one thread at a time.
 
@@ -37,13 +37,16 @@ namespace zbig {
 
 class DirtyReader : public DirtySource {
  public:
-  // `frozen_export` = "EXPORT#frozen". Throws Unavailable, Failed.
-  DirtyReader(std::string socket_path, std::string frozen_export);
+  // `connection`: to "EXPORT#frozen" of the server at `socket_path`. Throws Unavailable, Failed.
+  DirtyReader(std::string socket_path, std::unique_ptr<NbdConnection> connection);
   ~DirtyReader() override;
 
   const ExtentList& extents() const override { return extents_; }
   std::uint64_t total_bytes() const { return total_bytes_; }
   void read(std::uint64_t offset, std::span<std::byte> out) override;
+
+  // Gives the connection back, once everything has been read; null if something may be in flight.
+  std::unique_ptr<NbdConnection> release();
 
  private:
   static constexpr std::uint64_t kPiece = 1u << 20;
@@ -73,7 +76,8 @@ class DirtyReader : public DirtySource {
   std::uint64_t next_offset_ = 0;              // within extents_[next_extent_]; guarded by mutex_
   std::exception_ptr failure_;                 // of the reading thread; guarded by mutex_
 
-  NbdConnection connection_;  // after window_: closing it may still complete pieces
+  // After window_: closing it may still complete pieces.
+  std::unique_ptr<NbdConnection> connection_;
   std::unique_ptr<NbdConnection> second_connection_;
   ExtentList extents_;
   std::uint64_t total_bytes_ = 0;

@@ -4,7 +4,10 @@
 #include <cerrno>
 #include <chrono>
 #include <optional>
+#include <sstream>
 
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/buffers_range.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -99,9 +102,13 @@ void answer(int fd, const HttpResponse& response) {
   message.keep_alive(false);
   message.body() = response.body;
   message.prepare_payload();
+  // In one piece: written as it is made, it would be a system call for each field.
+  std::ostringstream whole;
+  whole << message;
+  const std::string text = whole.str();
   Stream stream(fd, kPatience);
   error_code error;
-  http::write(stream, message, error);  // a client that went away is no matter
+  boost::asio::write(stream, boost::asio::buffer(text), error);  // a client may have gone away
 }
 
 HttpResponse refusal(unsigned status, const std::string& code, const std::string& sentence) {

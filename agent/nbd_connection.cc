@@ -91,7 +91,7 @@ void NbdConnection::wait_until(const std::function<bool()>& done, const std::str
 }
 
 NbdConnection::NbdConnection(const std::string& socket_path, const std::string& export_name)
-    : place_("export " + export_name), handle_(nbd_create()) {
+    : export_name_(export_name), place_("export " + export_name), handle_(nbd_create()) {
   nbd_handle* h = handle_.get();
   if (h == nullptr) throw Failed("libnbd: out of memory");
   if (nbd_set_export_name(h, export_name.c_str()) < 0 ||
@@ -115,6 +115,11 @@ NbdConnection::NbdConnection(const std::string& socket_path, const std::string& 
 }
 
 NbdConnection::~NbdConnection() = default;
+
+bool NbdConnection::quiet() const {
+  pollfd item{.fd = nbd_aio_get_fd(handle_.get()), .events = POLLIN, .revents = 0};
+  return nbd_aio_is_ready(handle_.get()) > 0 && ::poll(&item, 1, 0) == 0;
+}
 
 ExtentList NbdConnection::data_extents() {
   ExtentList extents;

@@ -28,7 +28,10 @@ class NbdConnection {
   NbdConnection(const NbdConnection&) = delete;
   NbdConnection& operator=(const NbdConnection&) = delete;
 
+  const std::string& export_name() const { return export_name_; }
   std::uint64_t size() const { return size_; }
+  // Whether nothing has come from the server unasked: at rest, and not cut.
+  bool quiet() const;
 
   // The parts of the export that its block status calls data.
   ExtentList data_extents();
@@ -50,6 +53,7 @@ class NbdConnection {
   [[noreturn]] void fail(const std::string& what);
   void wait_until(const std::function<bool()>& done, const std::string& what);
 
+  std::string export_name_;
   std::string place_;  // for messages
   std::unique_ptr<nbd_handle, Closer> handle_;
   std::uint64_t size_ = 0;

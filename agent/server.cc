@@ -71,7 +71,7 @@ Server::Server(const Places& places, std::string url)
   const std::string id = server_id(places.state_directory, url_);
   folder_ = places.state_directory + "/servers/" + id;
   nbd_socket_ = places.sockets_directory + "/" + id + ".nbd";
-  control_socket_ = places.sockets_directory + "/" + id + ".control";
+  control_ = std::make_unique<ControlClient>(places.sockets_directory + "/" + id + ".control");
 }
 
 bool Server::ensure_running() {
@@ -99,15 +99,21 @@ bool Server::ensure_running() {
 }
 
 void Server::start() {
+  kept_.clear();
   const std::string log = folder_ + "/log";
   struct stat found = {};
   if (::stat(log.c_str(), &found) == 0 && found.st_size > kMaxLog) {
     ::rename(log.c_str(), (log + ".old").c_str());
   }
   ::unlink(nbd_socket_.c_str());
-  ::unlink(control_socket_.c_str());
-  const std::vector<std::string> command = {
-      "nbdkit", "--foreground", "--unix", nbd_socket_, plugin_, url_, "control=" + control_socket_};
+  ::unlink(control_->socket_path().c_str());
+  const std::vector<std::string> command = {"nbdkit",
+                                            "--foreground",
+                                            "--unix",
+                                            nbd_socket_,
+                                            plugin_,
+                                            url_,
+                                            "control=" + control_->socket_path()};
   // The tag tells this life of the server from others, whatever becomes of its pid.
   const std::string tag = "life-" + std::to_string(Clock::now().time_since_epoch().count());
   process_ = ServiceProcess::start(folder_ + "/lock", tag, command, log);
@@ -135,15 +141,30 @@ void Server::start() {
 std::string Server::tag() const { return process_ ? process_->tag() : "none"; }
 
 void Server::stop() {
+  kept_.clear();  // nbdkit ends when its clients have gone
   if (process_) process_->stop(milliseconds(5000));
   process_.reset();
   ::unlink(nbd_socket_.c_str());
-  ::unlink(control_socket_.c_str());
+  ::unlink(control_->socket_path().c_str());
   remove_tree(folder_);
 }
 
+std::unique_ptr<NbdConnection> Server::connect(const std::string& export_name) {
+  if (auto kept = kept_.extract(export_name); kept && kept.mapped()->quiet()) {
+    return std::move(kept.mapped());
+  }
+  return std::make_unique<NbdConnection>(nbd_socket_, export_name);
+}
+
+void Server::keep(std::unique_ptr<NbdConnection> connection) {
+  const std::string name = connection->export_name();
+  kept_[name] = std::move(connection);
+}
+
+void Server::forget_connection(const std::string& export_name) { kept_.erase(export_name); }
+
 Json Server::request(const Json& request, milliseconds timeout) const {
-  return control_request(control_socket_, request, timeout);
+  return control_->request(request, timeout);
 }
 
 Tid Server::last_tid(milliseconds timeout) const {

@@ -3,12 +3,14 @@
 
 #include <chrono>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/control_client.h"
+#include "agent/nbd_connection.h"
 #include "agent/service_process.h"
 #include "zodb/ids.h"
 
@@ -62,6 +64,13 @@ class Server {
 
   const std::string& nbd_socket() const { return nbd_socket_; }
 
+  // A connection to an export: the one that was kept for it, or a new one. nbdkit starts sixteen
+  // threads for each, which is most of what a small commit would cost. Gate's holder.
+  std::unique_ptr<NbdConnection> connect(const std::string& export_name);
+  // For the next one to connect. Nothing may be in flight on it.
+  void keep(std::unique_ptr<NbdConnection> connection);
+  void forget_connection(const std::string& export_name);
+
   // --- requests (docs/control-protocol.md)
   static constexpr std::chrono::milliseconds kDeadline{20000};
 
@@ -76,7 +85,8 @@ class Server {
   std::string plugin_;
   std::string folder_;
   std::string nbd_socket_;
-  std::string control_socket_;
+  std::unique_ptr<ControlClient> control_;
+  std::map<std::string, std::unique_ptr<NbdConnection>> kept_;  // by export; the gate's holder's
   std::optional<ServiceProcess> process_;
 };
 

@@ -153,7 +153,11 @@ class Agent(Process):
     def commit(self, name):
         """Commits through the HTTP API; one connection for all, as a program would."""
         body = json.dumps({'devices': [name]})
-        self.http.request('POST', '/v1/commit', body, {'Content-Type': 'application/json'})
+        try:
+            self.http.request('POST', '/v1/commit', body, {'Content-Type': 'application/json'})
+        except (BrokenPipeError, ConnectionResetError):     # was idle for too long
+            self.http.close()
+            self.http.request('POST', '/v1/commit', body, {'Content-Type': 'application/json'})
         answer = self.http.getresponse()
         text = answer.read().decode()
         if answer.status != 200:
@@ -161,13 +165,14 @@ class Agent(Process):
         return json.loads(text)
 
     def server_pid(self):
+        folder_of_sockets = os.path.dirname(self.path).encode() + b'/servers/'
         for folder in os.listdir('/proc'):
             try:
                 with open('/proc/%s/cmdline' % folder, 'rb') as cmdline:
                     words = cmdline.read().split(b'\0')
             except OSError:
                 continue
-            if b'nbdkit' in words[0] and any(self.state.encode() in w for w in words):
+            if words[0].endswith(b'nbdkit') and any(folder_of_sockets in w for w in words):
                 return int(folder)
         return None
 

@@ -189,30 +189,18 @@ std::string DeviceExport::description() const {
   return describe(device_->view()->volume()) + ", device " + device_->config().name;
 }
 
-FrozenExport::FrozenExport(std::shared_ptr<Device> device) : device_(std::move(device)) {
-  const std::shared_ptr<Overlay> overlay = device_->overlay();
-  frozen_ = overlay->frozen();
-  overlay_ = overlay;
-}
-
 std::string FrozenExport::description() const {
   return "the commit under way of device " + device_->config().name;
 }
 
-std::shared_ptr<Overlay> FrozenExport::overlay() const {
-  std::shared_ptr<Overlay> overlay = overlay_.lock();
-  if (!overlay) throw Failed("device " + device_->config().name + " is detached");
-  return overlay;
-}
-
 void FrozenExport::read(std::uint64_t offset, std::span<std::byte> out) const {
-  const std::shared_ptr<Overlay> alive = overlay();
-  frozen_->read(offset, out);
+  const std::shared_ptr<Overlay> overlay = device_->overlay();
+  overlay->frozen()->read(offset, out);
 }
 
 ExtentList FrozenExport::data_extents(std::uint64_t offset, std::uint64_t length) const {
-  const std::shared_ptr<Overlay> alive = overlay();
-  return frozen_->dirty_extents(offset, length);
+  const std::shared_ptr<Overlay> overlay = device_->overlay();
+  return overlay->frozen()->dirty_extents(offset, length);
 }
 
 }  // namespace zbig

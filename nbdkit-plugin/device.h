@@ -116,11 +116,11 @@ class DeviceExport : public Export {
   const std::shared_ptr<Device> device_;
 };
 
-// A device's frozen writes: `data` exactly where they are.
+// A device's frozen writes: `data` exactly where they are. Each request asks what is frozen at that
+// moment (and fails if nothing is), so that the agent connects once and not for each commit.
 class FrozenExport : public Export {
  public:
-  // Throws Busy if it is not frozen.
-  explicit FrozenExport(std::shared_ptr<Device> device);
+  explicit FrozenExport(std::shared_ptr<Device> device) : device_(std::move(device)) {}
 
   std::uint64_t size() const override { return device_->size(); }
   std::string description() const override;
@@ -128,12 +128,7 @@ class FrozenExport : public Export {
   ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override;
 
  private:
-  std::shared_ptr<Overlay> overlay() const;
-
   const std::shared_ptr<Device> device_;
-  // Not kept alive: a client that stays connected must not keep a detached overlay's files open.
-  std::weak_ptr<Overlay> overlay_;
-  std::shared_ptr<const Overlay::Frozen> frozen_;
 };
 
 }  // namespace zbig

@@ -81,6 +81,7 @@ std::vector<ExportTable::Listed> ExportTable::list(
     try {
       const std::string& name = device->config().export_name;
       listed[name] = DeviceExport(device).description();
+      static_cast<void>(device->overlay()->frozen());
       listed[name + std::string(kFrozenSuffix)] = FrozenExport(device).description();
     } catch (const Error&) {
       // Not frozen, or read-only, or detached since the list was begun.

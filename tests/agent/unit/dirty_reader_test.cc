@@ -43,6 +43,9 @@ class DirtyReaderTest : public testing::Test {
   }
   void TearDown() override { server_->stop(milliseconds(1000)); }
 
+  std::unique_ptr<NbdConnection> connect() const {
+    return std::make_unique<NbdConnection>(socket_, "");
+  }
   std::vector<std::byte> part(std::uint64_t offset, std::uint64_t length) const {
     return {&content_[offset], &content_[offset] + length};
   }
@@ -57,7 +60,7 @@ class DirtyReaderTest : public testing::Test {
 };
 
 TEST_F(DirtyReaderTest, Read_UpwardsInBlocks_GivesTheBytes) {
-  DirtyReader reader(socket_, "");
+  DirtyReader reader(socket_, connect());
   EXPECT_EQ(reader.extents(), wanted_);
   EXPECT_EQ(reader.total_bytes(), 4096 + 8192 + (40u << 20) + 4096);
   for (const Extent& extent : reader.extents()) {
@@ -73,7 +76,7 @@ TEST_F(DirtyReaderTest, Read_UpwardsInBlocks_GivesTheBytes) {
 }
 
 TEST_F(DirtyReaderTest, Read_BackwardsAndInAnyOrder_GivesTheBytes) {
-  DirtyReader reader(socket_, "");
+  DirtyReader reader(socket_, connect());
   std::mt19937_64 random(2);
   for (int i = 0; i < 60; ++i) {
     const Extent& extent = wanted_[random() % wanted_.size()];
@@ -87,7 +90,7 @@ TEST_F(DirtyReaderTest, Read_BackwardsAndInAnyOrder_GivesTheBytes) {
 }
 
 TEST_F(DirtyReaderTest, Read_SomeExtentsSkipped_GivesTheBytes) {
-  DirtyReader reader(socket_, "");
+  DirtyReader reader(socket_, connect());
   std::vector<std::byte> out(4096);
   reader.read((44u << 20) + 512, out);
   EXPECT_EQ(out, part((44u << 20) + 512, 4096));
@@ -96,7 +99,7 @@ TEST_F(DirtyReaderTest, Read_SomeExtentsSkipped_GivesTheBytes) {
 }
 
 TEST_F(DirtyReaderTest, Read_ServerKilled_IsUnavailable) {
-  DirtyReader reader(socket_, "");
+  DirtyReader reader(socket_, connect());
   std::vector<std::byte> out(1u << 20);
   reader.read(5u << 20, out);
   server_->kill();
@@ -108,13 +111,31 @@ TEST_F(DirtyReaderTest, Read_ServerKilled_IsUnavailable) {
 }
 
 TEST_F(DirtyReaderTest, Destroyed_WithReadsUnderWay_Ends) {
-  DirtyReader reader(socket_, "");
+  DirtyReader reader(socket_, connect());
   std::vector<std::byte> out(4096);
   reader.read(0, out);
 }
 
+TEST_F(DirtyReaderTest, Release_EverythingRead_GivesAConnectionToUseAgain) {
+  auto connection = connect();
+  for (int round = 0; round < 3; ++round) {
+    DirtyReader reader(socket_, std::move(connection));
+    for (const Extent& extent : reader.extents()) {
+      std::vector<std::byte> out(extent.length);
+      reader.read(extent.offset, out);
+      ASSERT_EQ(out, part(extent.offset, extent.length)) << round;
+    }
+    connection = reader.release();
+    ASSERT_TRUE(connection) << round;
+    EXPECT_TRUE(connection->quiet());
+  }
+  server_->kill();
+  ::usleep(100000);
+  EXPECT_FALSE(connection->quiet());
+}
+
 TEST_F(DirtyReaderTest, Open_NoServer_IsUnavailable) {
-  EXPECT_THROW(DirtyReader(dir_ / "nothing", ""), Unavailable);
+  EXPECT_THROW(NbdConnection(dir_ / "nothing", ""), Unavailable);
 }
 
 TEST(NbdUri, Encode_NamesOfVolumes_AreSafe) {
