@@ -40,7 +40,7 @@ def names(folder):
             report.equal(path + ": flags", [export[f] for f in flags],
                          [True, True, True, True, False, False, False, False])
             report.equal(path + ": block sizes", [export["block_size_" + s] for s in (
-                "minimum", "preferred", "maximum")], [1, 2 << 20, 32 << 20])
+                "minimum", "preferred", "maximum")], [1, 256 << 10, 32 << 20])
         for name in ("/nobody", "nobody", "oid:ffff", "oid:", "/", "", "x" * 4000, "/a@", "@",
                      "/nobody@" + manifest("py3-volumes")["last_tid"], "oid:zz",
                      sorted(expected)[0] + "#frozen", sorted(expected)[0] + "@" + "f" * 16,
