@@ -8,8 +8,33 @@ namespace zbig {
 ReadAhead::ReadAhead(DirtySource& source, std::uint64_t blksize)
     : source_(source),
       blksize_(blksize),
-      run_blocks_(std::max<std::uint64_t>(1, kRunBytes / blksize)),
-      thread_([this](const std::stop_token& stop) { read_all(stop); }) {}
+      run_blocks_(std::max<std::uint64_t>(1, kRunBytes / blksize)) {
+  const auto read = [this](const std::stop_token& stop) { read_all(stop); };
+  if (is_little(source.extents())) {
+    read({});
+  } else {
+    thread_ = std::jthread(read);
+  }
+}
+
+// So little that the thread would cost more than it brings, in so few runs (as read_all makes them)
+// that no buffer is waited for.
+bool ReadAhead::is_little(const ExtentList& extents) const {
+  std::uint64_t bytes = 0;
+  std::uint64_t runs = 0;
+  std::uint64_t run_end = 0;
+  for (const Extent& extent : extents) {
+    bytes += extent.length;
+    if (bytes > kLittle) return false;
+    for (std::uint64_t at = extent.offset; at < extent.end();
+         at = std::min(extent.end(), run_end)) {
+      if (at < run_end) continue;
+      run_end = (at / blksize_ + run_blocks_) * blksize_;
+      if (++runs > kBuffers) return false;
+    }
+  }
+  return true;
+}
 
 ReadAhead::~ReadAhead() {
   thread_.request_stop();  // wakes wait_for_buffer

@@ -24,6 +24,8 @@
 //     never touched, so that a few dirty bytes in a huge block cost a few pages.
 // I2  DirtySource::read is called by one thread at a time, in ascending order.
 //
+// A few dirty pages are read at once, without the thread.
+//
 // The wait in next() is as long as the source's own reads take, whose deadlines are its own.
 
 namespace zbig {
@@ -49,7 +51,9 @@ class ReadAhead {
  private:
   static constexpr std::uint64_t kRunBytes = 2u << 20;
   static constexpr std::size_t kBuffers = 3;
+  static constexpr std::uint64_t kLittle = 64u << 10;
 
+  bool is_little(const ExtentList& extents) const;
   void read_all(const std::stop_token& stop);
   std::unique_ptr<std::byte[]> wait_for_buffer(const std::stop_token& stop);
 
