@@ -107,13 +107,19 @@ std::optional<Options> parse_options(const std::vector<std::string>& words) {
   return options;
 }
 
+// In the build folder the plugin is beside us; installed, it is below the same prefix. Otherwise
+// nbdkit is left to find it by its name.
 std::string find_plugin() {
   const char* override = std::getenv("ZBIG_PLUGIN");
   if (override != nullptr && *override != '\0') return canonical_path(override);
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto beside = self.parent_path() / "nbdkit-zbig-plugin.so";
-  return !error && std::filesystem::exists(beside, error) ? beside.string() : "zbig";
+  if (error) return "zbig";
+  for (const char* place : {"nbdkit-zbig-plugin.so", ZBIG_INSTALLED_PLUGIN}) {
+    const auto plugin = (self.parent_path() / place).lexically_normal();
+    if (std::filesystem::exists(plugin, error)) return plugin.string();
+  }
+  return "zbig";
 }
 
 // One agent to a state folder: the lock is held as long as this process lives.
