@@ -12,11 +12,6 @@
 namespace zbig {
 namespace {
 
-// Fewer chunks than this are located one by one through the cache.
-constexpr std::size_t kManyChunks = 16;
-// Smaller payloads have another head; their whole records are a few hundred bytes.
-constexpr std::uint64_t kSmallPayload = 256;
-
 void zero(std::span<std::byte> out) {
   if (!out.empty()) std::memset(out.data(), 0, out.size());
 }
@@ -132,34 +127,33 @@ class Reader {
   }
 
   void read_chunks() {
-    std::vector<const ChunkPart*> one_by_one;
-    if (chunks_.size() < kManyChunks) {
-      for (const ChunkPart& chunk : chunks_) one_by_one.push_back(&chunk);
-    } else {
-      one_by_one = guess_chunks();
-    }
+    const std::vector<const ChunkPart*> rest = read_as_guessed();
+    if (rest.empty()) return;
     std::vector<Ref> refs;
-    for (const ChunkPart* chunk : one_by_one) refs.push_back(chunk->chunk.zdata);
-    if (refs.empty()) return;
+    for (const ChunkPart* chunk : rest) refs.push_back(chunk->chunk.zdata);
     const std::vector<BlockObject> zdata = block_objects(
-        refs, [&](std::size_t i) -> const BlockPart& { return *one_by_one[i]->part; });
-    for (std::size_t i = 0; i < zdata.size(); ++i) add_chunk(*one_by_one[i], zdata[i]);
+        refs, [&](std::size_t i) -> const BlockPart& { return *rest[i]->part; });
+    for (std::size_t i = 0; i < zdata.size(); ++i) add_chunk(*rest[i], zdata[i]);
   }
 
   void add_chunk(const ChunkPart& chunk, const BlockObject& zdata) {
     const Chunk& c = chunk.chunk;
-    try {
-      if (zdata.cls != KnownClass::kZData) throw Corrupt("a chunk that is no ZData");
-      check_chunk(c, zdata.length);
-    } catch (const Error&) {
-      rethrow_for_block(*chunk.part, objects_.at());
-    }
+    check(chunk, zdata.cls, zdata.length);
     const std::uint64_t begin = std::max(c.offset, chunk.from());
     const std::uint64_t end = std::min(c.offset + zdata.length, chunk.to());
     if (begin < end) {
       objects_.read_payload(zdata, begin - c.offset, chunk.out(begin, end), reads_);
     }
     zero_behind(chunk, zdata.length);
+  }
+
+  void check(const ChunkPart& chunk, KnownClass cls, std::uint64_t length) const {
+    try {
+      if (cls != KnownClass::kZData) throw Corrupt("a chunk that is no ZData");
+      check_chunk(chunk.chunk, length);
+    } catch (const Error&) {
+      rethrow_for_block(*chunk.part, objects_.at());
+    }
   }
 
   static void zero_behind(const ChunkPart& chunk, std::uint64_t length) {
@@ -169,56 +163,46 @@ class Reader {
   }
 
   // Reads those chunks for which the guess was right; returns the others.
-  std::vector<const ChunkPart*> guess_chunks() {
-    const ObjectCaches::Envelope envelope =
-        objects_.caches().zdata_envelope.load(std::memory_order_relaxed);
+  std::vector<const ChunkPart*> read_as_guessed() {
+    const std::uint32_t guess = objects_.caches().zdata_offset.load(std::memory_order_relaxed);
     std::vector<const ChunkPart*> rest;
-    std::vector<Oid> oids;
-    for (const ChunkPart& chunk : chunks_) oids.push_back(chunk.chunk.zdata.oid);
-    std::vector<std::optional<RecordRef>> located(oids.size());
-    objects_.storage().locate(oids, objects_.at(), located);
-
-    struct Guess {
-      const ChunkPart* chunk;
-      std::uint64_t record_size;
-      std::uint64_t length;
-      std::byte* head;
-    };
-    std::vector<Guess> guesses;
-    std::vector<std::byte> heads(oids.size() * kPayloadHeadSize);
-    std::vector<ReadPart> reads;
-    reads.reserve(oids.size() * 2);
-    for (std::size_t i = 0; i < chunks_.size(); ++i) {
-      const ChunkPart& chunk = chunks_[i];
-      const std::uint64_t around = std::uint64_t{envelope.head} + envelope.tail;
-      const std::uint64_t size = located[i] ? located[i]->size : 0;
-      const std::uint64_t length = size > around ? size - around : 0;
-      const std::uint64_t end = chunk.chunk.offset + length;
-      if (envelope.head == 0 || envelope.head > kPayloadHeadSize || length < kSmallPayload ||
-          chunk.chunk.offset < chunk.from() || end > chunk.to() || end > chunk.chunk.limit) {
+    std::vector<const ChunkPart*> guessed;
+    std::vector<DirectRead> reads;
+    reads.reserve(chunks_.size());
+    std::vector<std::byte> heads(chunks_.size() * guess);
+    for (const ChunkPart& chunk : chunks_) {
+      const Chunk& c = chunk.chunk;
+      const std::uint64_t begin = std::max(c.offset, chunk.from());
+      const std::uint64_t end = std::min(c.limit, chunk.to());
+      if (guess == 0 || guess > kPayloadHeadSize || begin >= end) {
         rest.push_back(&chunk);
         continue;
       }
-      std::byte* head = heads.data() + i * kPayloadHeadSize;
-      guesses.push_back({&chunk, size, length, head});
-      reads.push_back({*located[i], 0, {head, envelope.head}});
-      reads.push_back({*located[i], envelope.head, chunk.out(chunk.chunk.offset, end)});
+      DirectRead direct;
+      direct.oid = c.zdata.oid;
+      direct.head = std::span(heads).subspan(reads.size() * guess, guess);
+      direct.offset = guess + (begin - c.offset);
+      direct.out = chunk.out(begin, end);
+      reads.push_back(direct);
+      guessed.push_back(&chunk);
     }
-    if (!reads.empty()) objects_.storage().read(reads);
-
-    for (const Guess& guess : guesses) {
-      const Chunk& chunk = guess.chunk->chunk;
-      // What payload_head wants to see, put together again.
-      const std::size_t more = kPayloadHeadSize - envelope.head;
-      std::memcpy(guess.head + envelope.head,
-                  guess.chunk->out(chunk.offset, chunk.offset + more).data(), more);
-      const auto head = payload_head({guess.head, kPayloadHeadSize}, guess.record_size);
-      if (!head || head->cls.known() != KnownClass::kZData || head->offset != envelope.head ||
-          head->length != guess.length) {
-        rest.push_back(guess.chunk);
+    if (reads.empty()) return rest;
+    try {
+      objects_.storage().read_direct(reads, objects_.at());
+    } catch (const Corrupt&) {
+      guessed.insert(guessed.end(), rest.begin(), rest.end());
+      return guessed;  // the long way tells which block is broken
+    }
+    for (std::size_t i = 0; i < reads.size(); ++i) {
+      const DirectRead& direct = reads[i];
+      std::optional<PayloadHead> head;
+      if (direct.ref) head = payload_head(direct.head.first(direct.head_size), direct.ref->size);
+      if (!head || head->cls.known() != KnownClass::kZData || head->offset != guess) {
+        rest.push_back(guessed[i]);
         continue;
       }
-      zero_behind(*guess.chunk, guess.length);
+      check(*guessed[i], head->cls.known(), head->length);
+      zero_behind(*guessed[i], head->length);
     }
     return rest;
   }

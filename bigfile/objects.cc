@@ -181,10 +181,7 @@ std::vector<BlockObject> Objects::block_objects(std::span<const Ref> refs) const
     check_class(refs[i], object, at_);
     caches_.objects.insert(object.ref.oid, object.ref.serial, at_, object, 0);
     if (object.cls == KnownClass::kZData && !object.compressed && object.length >= 256) {
-      caches_.zdata_envelope.store(
-          {static_cast<std::uint32_t>(object.offset),
-           static_cast<std::uint32_t>(object.ref.size - object.offset - object.length)},
-          std::memory_order_relaxed);
+      caches_.zdata_offset.store(object.offset, std::memory_order_relaxed);
     }
   }
   return result;

@@ -52,17 +52,13 @@ class ObjectCaches {
   RevisionCache<BlockObject> objects;
   RevisionCache<std::shared_ptr<const Bytes>> inflated;  // whole records, in the clear
 
-  // How the record of a ZData of 256 bytes and more was laid out when one was last seen: a guess
-  // for the next one.
-  struct Envelope {
-    std::uint32_t head = 0;
-    std::uint32_t tail = 0;
-  };
-  std::atomic<Envelope> zdata_envelope{};
+  // Where the payload was in the record of the ZData of 256 bytes and more that was last seen: a
+  // guess for the next one. 0: none was seen.
+  std::atomic<std::uint32_t> zdata_offset{0};
 
  private:
-  static constexpr std::size_t kNodes = 6u << 20;
-  static constexpr std::size_t kObjects = 12u << 20;
+  static constexpr std::size_t kNodes = 12u << 20;
+  static constexpr std::size_t kObjects = 4u << 20;
   static constexpr std::size_t kInflated = 8u << 20;
 
   std::mutex advance_;

@@ -22,6 +22,30 @@ std::vector<Oid> Storage::changed_oids(Tid after, Tid upto) const {
 
 void Storage::check(const std::function<void(const std::string&)>&) const {}
 
+void Storage::read_direct(std::span<DirectRead> reads, Tid at) const {
+  std::vector<Oid> oids;
+  for (const DirectRead& direct : reads) oids.push_back(direct.oid);
+  std::vector<std::optional<RecordRef>> located(oids.size());
+  locate(oids, at, located);
+  std::vector<ReadPart> parts;
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    DirectRead& direct = reads[i];
+    direct.answer(located[i]);
+    if (direct.head_size > 0) parts.push_back({*direct.ref, 0, direct.head.first(direct.head_size)});
+    if (direct.out_size > 0)
+      parts.push_back({*direct.ref, direct.offset, direct.out.first(direct.out_size)});
+  }
+  if (!parts.empty()) read(parts);
+}
+
+void DirectRead::answer(const std::optional<RecordRef>& located) {
+  ref = located;
+  const std::uint64_t size = ref ? ref->size : 0;
+  head_size = static_cast<std::size_t>(std::min<std::uint64_t>(head.size(), size));
+  out_size = static_cast<std::size_t>(
+      std::min<std::uint64_t>(out.size(), size > offset ? size - offset : 0));
+}
+
 std::optional<RecordRef> Storage::locate(Oid oid, Tid at) const {
   std::optional<RecordRef> found;
   locate(std::span(&oid, 1), at, std::span(&found, 1));

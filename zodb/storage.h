@@ -61,6 +61,22 @@ struct ReadPart {
   std::span<std::byte> out;
 };
 
+// One record of a batch that is read without being located first: its start, and a part further on.
+struct DirectRead {
+  Oid oid;
+  std::span<std::byte> head;  // for the first bytes of the record
+  std::uint64_t offset = 0;   // in the record, of what is for `out`; >= head.size()
+  std::span<std::byte> out;
+  // The answer. A record may be shorter than it was thought to be: then only so many bytes were
+  // filled, and the rest of the buffers is undefined.
+  std::optional<RecordRef> ref;  // as locate gives it
+  std::size_t head_size = 0;
+  std::size_t out_size = 0;
+
+  // Sets the answer, of a record that is there or not.
+  void answer(const std::optional<RecordRef>& located);
+};
+
 // A transaction as the database keeps it.
 struct TransactionInfo {
   Tid tid;
@@ -150,6 +166,9 @@ class Storage {
                       std::span<std::optional<RecordRef>> out) const = 0;
   // Reads all parts; on an error the content of the buffers is undefined.
   virtual void read(std::span<const ReadPart> parts) const = 0;
+  // locate and read in one step, for records whose layout the caller knows by guess: where a file
+  // holds them, one system call does both. The default takes the two steps.
+  virtual void read_direct(std::span<DirectRead> reads, Tid at) const;
   // Whole records of at most `max_size` bytes each, as stored (see zodb/record.h for zlib).
   // Throws Corrupt for a larger one.
   virtual void load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,

@@ -167,6 +167,25 @@ void MemoryStorage::read(std::span<const ReadPart> parts) const {
   }
 }
 
+void MemoryStorage::read_direct(std::span<DirectRead> reads, Tid at) const {
+  const std::scoped_lock lock(mutex_);
+  ++counts_.read_batches;
+  for (DirectRead& direct : reads) {
+    const Revised* revised = find(direct.oid, at);
+    if (revised == nullptr) {
+      direct.answer(std::nullopt);
+      continue;
+    }
+    const Bytes& data = **revised->data;
+    direct.answer(RecordRef{direct.oid, revised->tid, data.size(), 0, 0});
+    std::copy_n(data.begin(), direct.head_size, direct.head.begin());
+    if (direct.out_size > 0) {
+      std::memcpy(direct.out.data(), data.data() + direct.offset, direct.out_size);
+    }
+    counts_.bytes_read += direct.head_size + direct.out_size;
+  }
+}
+
 void MemoryStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
                          std::span<std::optional<Record>> out) const {
   const std::scoped_lock lock(mutex_);

@@ -65,6 +65,7 @@ class MemoryStorage : public Storage {
   void locate(std::span<const Oid> oids, Tid at,
               std::span<std::optional<RecordRef>> out) const override;
   void read(std::span<const ReadPart> parts) const override;
+  void read_direct(std::span<DirectRead> reads, Tid at) const override;
   void load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
             std::span<std::optional<Record>> out) const override;
   std::unique_ptr<TransactionCursor> transactions(Tid first, Tid last,

@@ -107,7 +107,7 @@ TEST_F(ViewTest, KnownChunkOfZBlk1_OneReadOfWhatIsWanted) {
   storage_->reset_counts();
   lab.view().read(8192 + 100, std::span(out).first(1000));
   EXPECT_EQ(storage_->counts().batches(), 1u);
-  EXPECT_EQ(storage_->counts().bytes_read, 1000u);
+  EXPECT_LE(storage_->counts().bytes_read, 1000u + 64);  // and the head of its record
 }
 
 TEST_F(ViewTest, SmallReadOfZBlk1_BringsOnlyItsChunk) {
@@ -131,7 +131,7 @@ TEST_F(ViewTest, BigRead_AFewBatchesHoweverManyBlocks) {
   storage_->reset_counts();
   Bytes out(100 * 65536);
   view->read(0, out);
-  // Buckets of the block table, ZBlk1s (2), tables, a first guess (2), and it was wrong (3).
+  // Buckets of the block table, ZBlk1s (2), tables (2), ZData (3).
   EXPECT_LE(storage_->counts().batches(), 10u);
   storage_->reset_counts();
   view->read(0, out);

@@ -122,6 +122,52 @@ void FileStorage::read(std::span<const ReadPart> parts) const {
   read_extents(*file, extents);
 }
 
+void FileStorage::read_direct(std::span<DirectRead> reads, Tid at) const {
+  std::vector<Oid> oids;
+  oids.reserve(reads.size());
+  for (const auto& direct : reads) oids.push_back(direct.oid);
+  const auto sight = look_up(oids);
+  const auto& file = *sight.file;
+  const auto order = by_position(sight.positions);
+
+  std::vector<std::byte> headers(reads.size() * RecordHeader::kSize);
+  const auto header_of = [&](std::size_t i) {
+    return std::span(headers).subspan(i * RecordHeader::kSize, RecordHeader::kSize);
+  };
+  std::vector<Extent> extents;
+  extents.reserve(3 * reads.size());
+  // Beyond what is committed there is nothing, or what another process is writing.
+  const auto add = [&](std::uint64_t position, std::span<std::byte> out) {
+    if (position >= sight.committed.end) return;
+    const auto there = std::min<std::uint64_t>(out.size(), sight.committed.end - position);
+    if (there > 0) extents.push_back({position, out.first(static_cast<std::size_t>(there))});
+  };
+  for (const auto i : order) {
+    if (sight.positions[i] == 0) continue;
+    const auto data = sight.positions[i] + RecordHeader::kSize;
+    add(sight.positions[i], header_of(i));
+    add(data, reads[i].head);
+    add(data + reads[i].offset, reads[i].out);
+  }
+  read_extents(file, extents);
+
+  const RevisionReader reader(file, sight.committed);
+  for (const auto i : order) {
+    auto& direct = reads[i];
+    const auto position = sight.positions[i];
+    const auto header = RecordHeader::parse(header_of(i).data());
+    if (position == 0) {
+      direct.answer(std::nullopt);
+    } else if (header.tid > at || header.data_size == 0) {  // what is wanted is elsewhere
+      Storage::read_direct(std::span(&direct, 1), at);
+    } else {
+      reader.parse(position, direct.oid, header_of(i));
+      direct.answer(RecordRef{direct.oid, header.tid, header.data_size,
+                              position + RecordHeader::kSize, file.generation()});
+    }
+  }
+}
+
 void FileStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
                        std::span<std::optional<Record>> out) const {
   invariant(oids.size() == out.size(), "load gives one answer an oid");
