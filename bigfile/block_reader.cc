@@ -131,8 +131,8 @@ class Reader {
     if (rest.empty()) return;
     std::vector<Ref> refs;
     for (const ChunkPart* chunk : rest) refs.push_back(chunk->chunk.zdata);
-    const std::vector<BlockObject> zdata = block_objects(
-        refs, [&](std::size_t i) -> const BlockPart& { return *rest[i]->part; });
+    const std::vector<BlockObject> zdata =
+        block_objects(refs, [&](std::size_t i) -> const BlockPart& { return *rest[i]->part; });
     for (std::size_t i = 0; i < zdata.size(); ++i) add_chunk(*rest[i], zdata[i]);
   }
 

@@ -12,9 +12,9 @@
 // (ZBlks, then chunk tables, then ZData), and one for the payloads, which land in the caller's
 // buffers.
 //
-// Of a ZBlk1 a read brings only the chunks that it touches. Each ZData, 4 KiB of payload behind some
-// 46 bytes of pickle, is read without being located first, the pickle and the wanted part of the
-// payload at once, by guessing that it is laid out as the last one was. The guess is checked
+// Of a ZBlk1 a read brings only the chunks that it touches. Each ZData, 4 KiB of payload behind
+// some 46 bytes of pickle, is read without being located first, the pickle and the wanted part of
+// the payload at once, by guessing that it is laid out as the last one was. The guess is checked
 // against what was read. Nothing of it is kept: to read a chunk for the first time costs as much as
 // for the tenth, however many chunks there are. Only chunks for which the guess is wrong (small
 // ones, compressed ones) are looked at first, and their places remembered.

@@ -52,14 +52,28 @@ bool ObjectCaches::advance(Tid from, Tid to, std::span<const Oid> changed) {
   const std::scoped_lock lock(advance_);
   if (horizon_ != from) return false;
   nodes.advance(to, changed);
+  buckets.advance(to, changed);
   objects.advance(to, changed);
   inflated.advance(to, changed);
   horizon_ = to;
   return true;
 }
 
+std::shared_ptr<const LoadedNode> Objects::cached_node(Oid oid) const {
+  if (auto node = caches_.nodes.find(oid, at_)) return std::move(*node);
+  if (const auto bucket = caches_.buckets.find(oid, at_)) return bucket->node(oid);
+  return nullptr;
+}
+
+bool Objects::keep_node(const std::shared_ptr<const LoadedNode>& node) const {
+  if (const auto bucket = RegularBucket::from(*node)) {
+    return caches_.buckets.insert(node->oid, node->serial, at_, *bucket, 0);
+  }
+  return caches_.nodes.insert(node->oid, node->serial, at_, node, memory_of(*node));
+}
+
 std::shared_ptr<const LoadedNode> Objects::node(Oid oid) const {
-  if (auto cached = caches_.nodes.find(oid, at_)) return std::move(*cached);
+  if (auto cached = cached_node(oid)) return cached;
   const auto wanted = wanted_.find(oid);
   if (wanted != wanted_.end()) {
     auto node = std::move(wanted->second);
@@ -69,14 +83,17 @@ std::shared_ptr<const LoadedNode> Objects::node(Oid oid) const {
   auto record = storage_.load(oid, at_);
   if (!record) throw_missing(oid, at_);
   auto node = parse_loaded_node(oid, std::move(*record));
-  caches_.nodes.insert(oid, node->serial, at_, node, memory_of(*node));
+  keep_node(node);
   return node;
 }
 
 void Objects::want(std::span<const Oid> oids) const {
   std::vector<Oid> missing;
   for (const Oid oid : oids) {
-    if (!wanted_.contains(oid) && !caches_.nodes.find(oid, at_)) missing.push_back(oid);
+    if (!wanted_.contains(oid) && !caches_.nodes.find(oid, at_) &&
+        !caches_.buckets.find(oid, at_)) {
+      missing.push_back(oid);
+    }
   }
   if (missing.empty()) return;
   std::vector<std::optional<Record>> records(missing.size());
@@ -84,9 +101,7 @@ void Objects::want(std::span<const Oid> oids) const {
   for (std::size_t i = 0; i < missing.size(); ++i) {
     if (!records[i]) continue;  // for node() to complain of, if it is asked for
     auto node = parse_loaded_node(missing[i], std::move(*records[i]));
-    if (!caches_.nodes.insert(missing[i], node->serial, at_, node, memory_of(*node))) {
-      wanted_[missing[i]] = std::move(node);
-    }
+    if (!keep_node(node)) wanted_[missing[i]] = std::move(node);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bigfile/regular_bucket.h"
 #include "bigfile/revision_cache.h"
 #include "zodb/btree.h"
 #include "zodb/storage.h"
@@ -35,11 +36,12 @@ struct BlockObject {
   Oid chunktab;   // ZBlk1: its IOBTree
 };
 
-// Memory that the views of one volume share. Bounded: kNodes + kObjects + kInflated bytes.
+// Memory that the views of one volume share. Bounded: the sum of the k... below, in bytes.
 class ObjectCaches {
  public:
   explicit ObjectCaches(Tid horizon)
       : nodes(kNodes, horizon),
+        buckets(kBuckets, horizon),
         objects(kObjects, horizon),
         inflated(kInflated, horizon, 1),
         horizon_(horizon) {}
@@ -48,7 +50,9 @@ class ObjectCaches {
   // caches have moved away from `from` already: then they are no use at `to`.
   bool advance(Tid from, Tid to, std::span<const Oid> changed);
 
+  // A node is in one of the two.
   RevisionCache<std::shared_ptr<const LoadedNode>> nodes;
+  RevisionCache<RegularBucket> buckets;
   RevisionCache<BlockObject> objects;
   RevisionCache<std::shared_ptr<const Bytes>> inflated;  // whole records, in the clear
 
@@ -57,7 +61,8 @@ class ObjectCaches {
   std::atomic<std::uint32_t> zdata_offset{0};
 
  private:
-  static constexpr std::size_t kNodes = 12u << 20;
+  static constexpr std::size_t kNodes = 8u << 20;
+  static constexpr std::size_t kBuckets = 6u << 20;
   static constexpr std::size_t kObjects = 4u << 20;
   static constexpr std::size_t kInflated = 8u << 20;
 
@@ -98,6 +103,8 @@ class Objects final : public NodeSource {
                     std::vector<ReadPart>& parts) const;
 
  private:
+  std::shared_ptr<const LoadedNode> cached_node(Oid oid) const;
+  bool keep_node(const std::shared_ptr<const LoadedNode>& node) const;
   std::uint64_t max_record() const;
   BlockObject from_whole_record(const RecordRef& ref, Bytes data) const;
 

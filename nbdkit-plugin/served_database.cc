@@ -35,10 +35,16 @@ std::shared_ptr<const View> ServedDatabase::view(const std::string& volume, Tid 
     std::lock_guard lock(mutex_);
     const auto found = views_.find({volume, at});
     if (found != views_.end()) {
-      if (std::shared_ptr<const View> view = found->second.lock()) return view;
+      if (std::shared_ptr<const View> view = found->second.lock()) {
+        last_asked_for_ = view;
+        return view;
+      }
     }
   }
-  return shared(volume, View::open(storage_, find_volume(*storage_, volume, at), at));
+  auto view = shared(volume, View::open(storage_, find_volume(*storage_, volume, at), at));
+  std::lock_guard lock(mutex_);
+  last_asked_for_ = view;
+  return view;
 }
 
 std::shared_ptr<const View> ServedDatabase::shared(const std::string& volume,

@@ -16,8 +16,10 @@
 
 // The database that the server serves: its storage, its newest state, and views of its volumes.
 //
-// Connections that show the same volume at the same tid share one view, and so its caches. A server
-// may be pinned to one tid; then that is its head and nothing newer is shown.
+// Connections that show the same volume at the same tid share one view, and so its caches. The view
+// that was asked for last is kept when its last connection closes, so that clients that come one
+// after the other find the caches warm. A server may be pinned to one tid; then that is its head
+// and nothing newer is shown.
 //
 // Threads: any. No lock is held while the storage is asked.
 
@@ -54,6 +56,7 @@ class ServedDatabase {
 
   std::mutex mutex_;
   std::map<std::pair<std::string, Tid>, std::weak_ptr<const View>> views_;  // guarded by mutex_
+  std::shared_ptr<const View> last_asked_for_;                              // likewise
 };
 
 }  // namespace zbig

@@ -31,7 +31,8 @@ void Storage::read_direct(std::span<DirectRead> reads, Tid at) const {
   for (std::size_t i = 0; i < reads.size(); ++i) {
     DirectRead& direct = reads[i];
     direct.answer(located[i]);
-    if (direct.head_size > 0) parts.push_back({*direct.ref, 0, direct.head.first(direct.head_size)});
+    if (direct.head_size > 0)
+      parts.push_back({*direct.ref, 0, direct.head.first(direct.head_size)});
     if (direct.out_size > 0)
       parts.push_back({*direct.ref, direct.offset, direct.out.first(direct.out_size)});
   }
