@@ -36,8 +36,10 @@
 //     and change Device objects (under mutex_, which readers of the status take). Only what was
 //     last heard of the server (at, dirty and overlay bytes) is noted by readers of the status too.
 // D3  A commit tells the server `committed` only after the transaction is durable. Cut short
-//     anywhere, it leaves the writes dirty: if the transaction had landed they compare equal at the
-//     next commit, which then stores nothing (bigfile/commit.h, C1 and C3).
+//     anywhere, it leaves the writes dirty, based on the view they were made on, together with
+//     those that came later. If the transaction had landed, the next commit must not take it for
+//     another client's: so its tid is written to the device's folder before it becomes durable.
+//     What landed compares equal then, and is not stored again (bigfile/commit.h, C1 and C3).
 // D4  The kernel's cache of a FUSE file may show an older view than the server's, for a moment,
 // when
 //     the view moves; a program may write to such a page, and so bring old bytes back. Therefore
@@ -165,6 +167,7 @@ class Database {
   std::vector<Frozen> freeze_all(std::span<Device* const> devices);
   void release(std::span<Frozen> frozen) noexcept;
   CommitOutcome commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta);
+  Tid base_past_own_commits(const DeviceRecord& record, Tid base) const;
   void note_commit(std::span<Device* const> devices, const std::optional<Tid>& tid,
                    const std::string& result);
 

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -21,6 +22,7 @@
 #include "agent/dirty_reader.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
+#include "bigfile/changes.h"
 
 namespace zbig {
 namespace {
@@ -72,6 +74,29 @@ void Database::release(std::span<Frozen> frozen) noexcept {
   }
 }
 
+// The base to check a commit against, where earlier commits of the device were cut short (D3): the
+// last of them that landed, if nobody else changed the volume since `base`.
+Tid Database::base_past_own_commits(const DeviceRecord& record, Tid base) const {
+  const std::vector<Tid> voted = context_.store->voted(record.name);
+  if (std::all_of(voted.begin(), voted.end(), [&](Tid tid) { return tid <= base; })) {
+    if (!voted.empty()) context_.store->forget_voted(record.name);
+    return base;
+  }
+  std::set<Tid> own;
+  for (const Tid tid : voted) {
+    if (tid <= base) continue;
+    const auto landed = storage_->transactions(tid, tid, /*backwards=*/false);
+    if (landed->next()) own.insert(tid);
+  }
+  if (own.empty()) return base;
+  const Tid newest = *own.rbegin();
+  const Volume volume = find_volume(*storage_, record.volume, newest);
+  for (const BlockChange& change : changed_blocks(*storage_, volume, base, newest)) {
+    if (!own.contains(change.tid)) return base;
+  }
+  return newest;
+}
+
 CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta) {
   storage_->sync();
   const Tid head = storage_->last_tid();
@@ -84,13 +109,13 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
         server_.nbd_socket(), server_.connect(record.export_name + "#frozen")));
     total += readers.back()->total_bytes();
     if (readers.back()->extents().empty()) continue;
+    const Tid base = base_past_own_commits(record, item.base);
     Volume volume = find_volume(*storage_, record.volume, head);
-    if (!same_layout(volume, find_volume(*storage_, record.volume, item.base))) {
-      throw HintedError(
-          ErrorCode::kConflict,
-          "volume " + record.volume + " was replaced by another since " + item.base.hex(),
-          "the writes to device " + record.name +
-              " were made to the old one; `zbig abort` gives them up");
+    if (!same_layout(volume, find_volume(*storage_, record.volume, base))) {
+      throw HintedError(ErrorCode::kConflict,
+                        "volume " + record.volume + " was replaced by another since " + base.hex(),
+                        "the writes to device " + record.name +
+                            " were made to the old one; `zbig abort` gives them up");
     }
     for (const VolumeCommit& other : volumes) {
       if (other.volume.zfile == volume.zfile) {
@@ -100,7 +125,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
       }
     }
     volumes.push_back({.volume = std::move(volume),
-                       .base = item.base,
+                       .base = base,
                        .source = readers.back().get(),
                        .format = record.format});
   }
@@ -113,7 +138,13 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     commit_total_ = all;
     if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
   };
-  const CommitResult result = zbig::commit(*storage_, volumes, meta, progress);
+  const auto voted = [&](Tid tid) {
+    // Not a tid that is no time but the head's successor, as when the clock is behind: if this
+    // transaction does not land, another client's may get the same.
+    if (tid.value <= storage_->last_tid().value + 1) return;
+    for (const Frozen& item : frozen) context_.store->add_voted(item.device->record.name, tid);
+  };
+  const CommitResult result = zbig::commit(*storage_, volumes, meta, progress, voted);
   for (const auto& reader : readers) {
     if (auto connection = reader->release()) server_.keep(std::move(connection));
   }

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "agent/control_client.h"
 #include "agent/files.h"
@@ -17,6 +18,8 @@ namespace {
 
 constexpr int kFormatVersion = 1;
 constexpr std::size_t kMaxRecord = 64u << 10;
+// More commits of a device are not cut short one after the other.
+constexpr std::size_t kMaxVoted = 4096;
 
 Tid tid_from(const Json& json) {
   const auto tid = Tid::parse_hex(json.get<std::string>());
@@ -139,6 +142,25 @@ void DeviceStore::save_last_commit(const std::string& name, const LastCommit& la
   } catch (const std::exception& error) {
     log_line("device " + name + ": last_commit.json: " + error.what());
   }
+}
+
+void DeviceStore::add_voted(const std::string& name, Tid tid) const noexcept {
+  std::ofstream file(directory(name) + "/voted", std::ios::app);
+  file << tid.hex() << std::endl;
+  if (!file) log_line("device " + name + ": cannot write " + directory(name) + "/voted");
+}
+
+std::vector<Tid> DeviceStore::voted(const std::string& name) const noexcept {
+  std::vector<Tid> tids;
+  std::ifstream file(directory(name) + "/voted");
+  for (std::string line; tids.size() < kMaxVoted && std::getline(file, line);) {
+    if (const auto tid = Tid::parse_hex(line)) tids.push_back(*tid);
+  }
+  return tids;
+}
+
+void DeviceStore::forget_voted(const std::string& name) const noexcept {
+  ::unlink((directory(name) + "/voted").c_str());
 }
 
 std::optional<LastCommit> DeviceStore::last_commit(const std::string& name) const noexcept {

@@ -68,6 +68,13 @@ class DeviceStore {
   std::optional<LastCommit> last_commit(const std::string& name) const noexcept;
   void remove(const std::string& name) const;
 
+  // Transactions of the device that were voted: they may be in the database, and later than what
+  // its uncommitted writes are based on. Without fsync: what is forgotten by a loss of power makes
+  // the device's own commit look like another client's, which is a conflict and no loss.
+  void add_voted(const std::string& name, Tid tid) const noexcept;
+  std::vector<Tid> voted(const std::string& name) const noexcept;
+  void forget_voted(const std::string& name) const noexcept;
+
   struct Loaded {
     std::vector<DeviceRecord> records;
     std::vector<std::string>

@@ -203,7 +203,7 @@ class VolumeRun {
 }
 
 CommitResult try_commit(Storage& storage, std::span<const VolumeCommit> volumes, Tid head,
-                        const TransactionMeta& meta, Progress& progress) {
+                        const TransactionMeta& meta, Progress& progress, const VotedFn& voted) {
   TransactionSink sink(storage, meta);
   std::vector<BlockConflict> conflicts;
   CommitResult result;
@@ -215,7 +215,7 @@ CommitResult try_commit(Storage& storage, std::span<const VolumeCommit> volumes,
   if (!conflicts.empty()) throw_conflicts(storage, std::move(conflicts));
   result.objects_stored = sink.objects();
   result.bytes_stored = sink.bytes();
-  result.tid = sink.finish();
+  result.tid = sink.finish(voted);
   return result;
 }
 
@@ -239,7 +239,7 @@ void check_request(std::span<const VolumeCommit> volumes, Tid head) {
 }  // namespace
 
 CommitResult commit(Storage& storage, std::span<const VolumeCommit> volumes,
-                    const TransactionMeta& meta, const ProgressFn& progress) {
+                    const TransactionMeta& meta, const ProgressFn& progress, const VotedFn& voted) {
   std::uint64_t total = 0;
   for (const VolumeCommit& work : volumes) total += total_length(work.source->extents());
   Tid head = storage.sync();
@@ -247,7 +247,7 @@ CommitResult commit(Storage& storage, std::span<const VolumeCommit> volumes,
   for (int tries = 1;; ++tries) {
     Progress reported(progress, total);
     try {
-      return try_commit(storage, volumes, head, meta, reported);
+      return try_commit(storage, volumes, head, meta, reported, voted);
     } catch (const Conflict&) {
       const Tid newer = storage.sync();
       if (tries == kMaxTries || newer == head) throw;

@@ -86,9 +86,14 @@ struct CommitResult {
 // Dirty bytes dealt with so far, of all; called about ten times a second at most.
 using ProgressFn = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
+// Called when the transaction is voted, with its tid if the storage has chosen it, just before it
+// becomes part of the database.
+using VotedFn = std::function<void(Tid)>;
+
 // Throws CommitConflict, NoSpace, ReadOnly, Unavailable, Corrupt. Whatever it throws, the database
 // is unchanged.
 CommitResult commit(Storage& storage, std::span<const VolumeCommit> volumes,
-                    const TransactionMeta& meta, const ProgressFn& progress);
+                    const TransactionMeta& meta, const ProgressFn& progress,
+                    const VotedFn& voted = {});
 
 }  // namespace zbig

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,8 +25,8 @@ class TransactionSink {
   // those objects that the transaction does not store itself.
   void check(Oid oid, Tid serial) { checks_.push_back({oid, serial}); }
 
-  // Checks, votes and finishes. Nothing if nothing was stored.
-  std::optional<Tid> finish();
+  // Checks, votes, calls `voted` (bigfile/commit.h) and finishes. Nothing if nothing was stored.
+  std::optional<Tid> finish(const std::function<void(Tid)>& voted);
 
   std::uint64_t objects() const { return objects_; }
   std::uint64_t bytes() const { return bytes_; }

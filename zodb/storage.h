@@ -127,6 +127,9 @@ class StorageTransaction {
   // crash leaves all or nothing. Returns objects for which the storage resolved a conflict: what
   // it stored for them is not what was given.
   virtual std::vector<Oid> vote() = 0;
+  // After vote(): the tid that finish() will give, if the storage has chosen it by then. Who writes
+  // it down finds out after a crash whether the transaction is in the database.
+  virtual std::optional<Tid> voted_tid() const { return std::nullopt; }
   // Second phase: durable when it returns. The tid is that of every object stored.
   virtual Tid finish() = 0;
   // Gives up. Idempotent; not after finish().

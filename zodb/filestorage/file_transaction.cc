@@ -24,6 +24,7 @@ class FileStorage::Transaction : public StorageTransaction {
   void store(Oid oid, Tid base, std::span<const ByteView> parts) override;
   void check_current(Oid oid, Tid serial) override;
   std::vector<Oid> vote() override;
+  std::optional<Tid> voted_tid() const override { return writer_.transaction().header.tid; }
   Tid finish() override;
   void abort() noexcept override;
 
