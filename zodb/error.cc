@@ -21,6 +21,13 @@ void throw_errno(const std::string& sentence, int errno_value) {
     case ENOENT:
     case ENOTDIR:
       throw NotFound(text);
+    case ENOTCONN:
+    case ECONNRESET:
+    case ECONNREFUSED:
+    case EPIPE:
+    case ESHUTDOWN:
+    case ETIMEDOUT:
+      throw Unavailable(text);
     default:
       throw Failed(text);
   }

@@ -77,7 +77,8 @@ class Conflict : public ErrorOf<ErrorCode::kConflict> {
 [[noreturn]] void rethrow_with_context(const std::string& context);
 
 // Throws the error for `errno_value`: "SENTENCE: strerror". ENOSPC, EDQUOT, EFBIG -> NoSpace; EROFS
-// -> ReadOnly; ENOENT, ENOTDIR -> NotFound; anything else -> Failed.
+// -> ReadOnly; ENOENT, ENOTDIR -> NotFound; those of a connection that is gone -> Unavailable;
+// anything else -> Failed.
 [[noreturn]] void throw_errno(const std::string& sentence, int errno_value);
 
 // Aborts the process with a sentence: an invariant of our own is broken. In release builds too.

@@ -24,6 +24,8 @@ TEST(Error, Errno_BecomesTheCodeOfTheTable) {
   EXPECT_EQ(code_of_errno(EDQUOT), ErrorCode::kNoSpace);
   EXPECT_EQ(code_of_errno(EROFS), ErrorCode::kReadOnly);
   EXPECT_EQ(code_of_errno(ENOENT), ErrorCode::kNotFound);
+  EXPECT_EQ(code_of_errno(ENOTCONN), ErrorCode::kUnavailable);
+  EXPECT_EQ(code_of_errno(ECONNREFUSED), ErrorCode::kUnavailable);
   EXPECT_EQ(code_of_errno(EIO), ErrorCode::kFailed);
 }
 
