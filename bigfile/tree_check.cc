@@ -46,6 +46,7 @@ std::optional<Oid> TreeCheck::node(Oid oid, Range range, std::size_t depth,
     defect(oid, "a " + content.cls.name().str() + " stands in its place");
     return unknown();
   }
+  if (depth > 0 && content.refs.empty()) defect(oid, "empty, and not taken out of the tree");
   if (!keys_in_order(*loaded, range)) return unknown();
   if (content.shape == BTreeNode::Shape::kTree) return children(*loaded, range, depth, on_value);
   if (is_bucket) chain(*loaded);

@@ -13,7 +13,7 @@
 //
 // Beyond what a descent demands (keys increase, and lie in the range of the parents) it looks at
 // what only iteration in Python and deletion use: each bucket names the next one, and each tree
-// node its first bucket.
+// node its first bucket; and no node but the root is empty.
 //
 // A node that has keys passes only in one place of the tree, as the ranges of siblings are
 // disjoint, and a node without keys has one child: so a hostile tree costs no more than its nodes.

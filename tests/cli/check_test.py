@@ -66,6 +66,10 @@ def main():
         broken[4] = bucket(4, {30: 8}, 5)  # a key of another bucket
         check(folder, broken, [("/A", "0x4", "key 30")])
 
+        broken = sound()
+        broken[4] = bucket(4, {}, 5)  # BTrees takes an empty bucket out
+        check(folder, broken, [("/A", "0x4", "empty")])
+
         # Everything at once: the check goes on behind each.
         broken = sound()
         broken[7] = zblk0(7, b"x" * 5000)
