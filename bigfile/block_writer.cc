@@ -44,7 +44,6 @@ ExtentList gaps(const ExtentList& extents, std::uint64_t upto) {
 BlockWriter::BlockWriter(Storage& storage, const Volume& volume, Tid head, BlockFormat format,
                          Flavour flavour, TransactionSink& sink)
     : storage_(storage),
-      volume_(volume),
       blksize_(volume.blksize),
       format_(format),
       flavour_(flavour),

@@ -80,7 +80,6 @@ class BlockWriter {
   void store_tree(const BTreeEditor& tree);
 
   Storage& storage_;
-  const Volume& volume_;
   const std::uint64_t blksize_;
   const BlockFormat format_;
   const Flavour flavour_;
