@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "agent/api/error_word.h"
 #include "agent/fd.h"
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {

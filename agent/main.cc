@@ -20,7 +20,6 @@
 #include <sys/stat.h>
 
 #include "agent/agent.h"
-#include "agent/api/error_word.h"
 #include "agent/api/places.h"
 #include "agent/control_client.h"
 #include "agent/daemon.h"
@@ -29,6 +28,7 @@
 #include "agent/http_server.h"
 #include "agent/log.h"
 #include "agent/routes.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {

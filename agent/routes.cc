@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "agent/api/error_word.h"
 #include "agent/hinted_error.h"
 #include "bigfile/commit.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {

@@ -7,11 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
 
-#include "agent/api/error_word.h"
 #include "agent/files.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {

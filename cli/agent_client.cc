@@ -18,10 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/api/error_word.h"
 #include "agent/api/places.h"
 #include "cli/agent_conflict.h"
 #include "cli/verb.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {

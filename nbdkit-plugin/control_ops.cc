@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig {
 namespace {
@@ -19,32 +20,6 @@ using Json = nlohmann::json;
 constexpr std::size_t kMaxExtents = 16384;
 // No name or path is longer.
 constexpr std::size_t kMaxText = 4096;
-
-const char* word_of(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kFailed:
-      return "failed";
-    case ErrorCode::kInvalid:
-      return "invalid";
-    case ErrorCode::kConflict:
-      return "conflict";
-    case ErrorCode::kNotFound:
-      return "not_found";
-    case ErrorCode::kBusy:
-      return "busy";
-    case ErrorCode::kUnavailable:
-      return "unavailable";
-    case ErrorCode::kCorrupt:
-      return "corrupt";
-    case ErrorCode::kReadOnly:
-      return "read_only";
-    case ErrorCode::kNoSpace:
-      return "no_space";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-  }
-  return "failed";
-}
 
 // One request, with access to its members that checks them.
 class Request {
@@ -264,7 +239,7 @@ std::string line_of(const Json& json) {
 }  // namespace
 
 std::string control_refusal(ErrorCode code, const std::string& sentence) {
-  return line_of({{"ok", false}, {"code", word_of(code)}, {"error", sentence}});
+  return line_of({{"ok", false}, {"code", error_word(code)}, {"error", sentence}});
 }
 
 ControlReply answer_control(ExportTable& exports, std::string_view line) {

@@ -9,10 +9,10 @@
 #include <nlohmann/json.hpp>
 #include <sys/socket.h>
 
-#include "agent/api/error_word.h"
 #include "agent/fuse/kernel_file.h"
 #include "agent/fuse/mount_point.h"
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig::fuse {
 namespace {

@@ -10,11 +10,11 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "agent/api/error_word.h"
 #include "agent/fuse/kernel_file.h"
 #include "agent/fuse/message.h"
 #include "agent/fuse/mount_point.h"
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig::fuse {
 namespace {

@@ -13,9 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "agent/api/error_word.h"
 #include "agent/fuse/message.h"
 #include "zodb/error.h"
+#include "zodb/error_word.h"
 
 namespace zbig::fuse {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "agent/api/error_word.h"
+#include "zodb/error_word.h"
 
 #include <array>
 
