@@ -38,6 +38,18 @@ bool same_layout(const Volume& a, const Volume& b) {
 
 std::string now_iso() { return Tid::from_time(std::chrono::system_clock::now()).iso(); }
 
+Json freeze(const Server& server, const std::string& device) {
+  const Json request = {{"op", "freeze"}, {"device", device}};
+  try {
+    return server.request(request);
+  } catch (const Busy&) {
+    // No other commit of the device is under way (D2). The server has just done what an agent asked
+    // that was killed, after we had put right what that one left.
+    server.request({{"op", "unfreeze"}, {"device", device}});
+    return server.request(request);
+  }
+}
+
 }  // namespace
 
 struct Database::Frozen {
@@ -49,7 +61,7 @@ std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devi
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      const Json reply = server_.request({{"op", "freeze"}, {"device", device->record.name}});
+      const Json reply = freeze(server_, device->record.name);
       const auto base = Tid::parse_hex(reply.value("at", ""));
       frozen.push_back({device, base.value_or(device->at)});
       if (device->record.cached_base) {
