@@ -96,7 +96,11 @@ Output::~Output() {
 }
 
 void Output::fail(const std::string& what) const {
-  throw_errno(what + " " + name_ + " at " + std::to_string(position_), errno);
+  const int error = errno;
+  const std::string sentence = what + " " + name_ + " at " + std::to_string(position_);
+  // The reader of a pipe went away: no storage is unavailable, which is what throw_errno would say.
+  if (error == EPIPE) throw Failed(sentence + ": " + std::strerror(EPIPE));
+  throw_errno(sentence, error);
 }
 
 void Output::write_at_position(ByteView bytes) {
