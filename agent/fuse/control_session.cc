@@ -154,6 +154,8 @@ class Session {
         worker_.cache().drop(extent.begin, extent.end - extent.begin);
       }
     }
+    // What was written to a page before it was dropped must not arrive after the reply.
+    if (!facts_.read_only) wait_for_writes(facts_.path, facts_.device);
     return {{"ok", true}};
   }
 

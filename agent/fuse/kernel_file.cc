@@ -32,6 +32,15 @@ void check_device(const std::string& path, dev_t found, dev_t expected) {
   if (found != expected) throw Failed(path + " is not the device any more: it was unmounted");
 }
 
+Fd open_device(const std::string& path, dev_t device) {
+  Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) throw_errno("open " + path, errno);
+  struct stat found = {};
+  if (fstat(file.get(), &found) != 0) throw_errno(path, errno);
+  check_device(path, found.st_dev, device);
+  return file;
+}
+
 }  // namespace
 
 dev_t device_of(const std::string& path) { return device_of(look_at(path)); }
@@ -50,12 +59,13 @@ void make_kernel_take_size(const std::string& path, dev_t device, std::uint64_t 
 }
 
 void sync_file(const std::string& path, dev_t device) {
-  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) throw_errno("open " + path, errno);
-  struct stat found = {};
-  if (fstat(file.get(), &found) != 0) throw_errno(path, errno);
-  check_device(path, found.st_dev, device);
+  const Fd file = open_device(path, device);
   if (fsync(file.get()) != 0) throw_errno("sync " + path, errno);
+}
+
+void wait_for_writes(const std::string& path, dev_t device) {
+  Fd file = open_device(path, device);
+  if (close(file.release()) != 0) throw_errno("write pages of " + path, errno);
 }
 
 void tune_kernel(dev_t device, unsigned read_ahead_kb) {

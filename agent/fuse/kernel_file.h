@@ -24,6 +24,11 @@ void make_kernel_take_size(const std::string& path, dev_t device, std::uint64_t 
 // Writes the kernel's dirty pages to the server and has the server flush. Throws Failed, NoSpace.
 void sync_file(const std::string& path, dev_t device);
 
+// Waits for writes of pages to the server that have begun, and begins and waits for those of dirty
+// ones. Closing a file does that, without a flush. (Dropping a page does not wait for its write in
+// kernels before 6.16, which send a copy of the page.) Throws what a write failed with.
+void wait_for_writes(const std::string& path, dev_t device);
+
 // How far the kernel reads ahead, and that this device may have as many dirty pages as any other
 // disk (FUSE file systems may have 1 % of that by default). Needs root; without it, nothing is
 // changed.
