@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/control_client.h"
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -32,13 +33,17 @@ sockaddr_un address_of(const std::string& path) {
   return address;
 }
 
-void wait_for(int fd, short events, Clock::time_point deadline, const std::string& path) {
+void wait_for(int fd, short events, Clock::time_point deadline, const std::string& path,
+              int needed) {
   while (true) {
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    pollfd item{.fd = fd, .events = events, .revents = 0};
-    const int n = left.count() <= 0 ? 0 : ::poll(&item, 1, static_cast<int>(left.count()));
-    if (n > 0) return;
+    std::array<pollfd, 2> items{{{.fd = fd, .events = events, .revents = 0},
+                                 {.fd = needed, .events = POLLIN, .revents = 0}}};
+    const int n =
+        left.count() <= 0 ? 0 : ::poll(items.data(), items.size(), static_cast<int>(left.count()));
+    if (n > 0 && items[0].revents != 0) return;
+    if (n > 0) throw Unavailable("the server of the database ended");
     if (n == 0) throw Unavailable("the server at " + path + " does not answer");
   }
 }
@@ -81,12 +86,13 @@ Fd ControlClient::connection() const {
   return connect_unix_socket(socket_path_);
 }
 
-Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout) const {
+Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout,
+                            int needed) const {
   const auto deadline = Clock::now() + timeout;
   Fd fd = connection();
   const std::string line = request.dump() + "\n";
   for (std::size_t done = 0; done < line.size();) {
-    wait_for(fd.get(), POLLOUT, deadline, socket_path_);
+    wait_for(fd.get(), POLLOUT, deadline, socket_path_, needed);
     const ssize_t n = ::send(fd.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     if (n < 0) throw Unavailable("the server at " + socket_path_ + ": " + std::strerror(errno));
@@ -94,7 +100,7 @@ Json ControlClient::request(const Json& request, std::chrono::milliseconds timeo
   }
   std::string reply;
   while (!reply.ends_with('\n')) {
-    wait_for(fd.get(), POLLIN, deadline, socket_path_);
+    wait_for(fd.get(), POLLIN, deadline, socket_path_, needed);
     char buffer[16384];
     const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;

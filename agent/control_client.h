@@ -14,8 +14,8 @@ namespace zbig {
 
 using Json = nlohmann::ordered_json;
 
-// A server's control socket (docs/control-protocol.md). Connections are kept for the next request,
-// since a commit makes several; as many as there were requests at once.
+// A control socket (docs/control-protocol.md, docs/fuse-control.md). Connections are kept for the
+// next request, since a commit makes several; as many as there were requests at once.
 //
 // Any thread.
 class ControlClient {
@@ -24,9 +24,9 @@ class ControlClient {
 
   const std::string& socket_path() const { return socket_path_; }
 
-  // Throws Unavailable if the server is not there, goes away or does not answer in time, and the
-  // error that the server replies.
-  Json request(const Json& request, std::chrono::milliseconds timeout) const;
+  // Throws Unavailable if nobody is there, who is there goes away or does not answer in time, or
+  // the process of `needed` (a pidfd, or -1) has ended; and the error that is replied.
+  Json request(const Json& request, std::chrono::milliseconds timeout, int needed = -1) const;
 
  private:
   Fd connection() const;

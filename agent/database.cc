@@ -21,6 +21,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kStatusDeadline{1000};
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+constexpr milliseconds kForcedSyncDeadline{3000};
 
 std::uint64_t number_of(const Json& json, const char* key) {
   return json.contains(key) && json[key].is_number_unsigned() ? json[key].get<std::uint64_t>() : 0;
@@ -68,6 +69,8 @@ Database::Device& Database::find(const std::string& name) {
 }
 
 Database::Device& Database::find_usable(const std::string& name) {
+  // The keeper would bring it back in a moment: after us.
+  if (find(name).record.attached && !server_.alive()) recover();
   Device& device = find(name);
   if (!device.record.attached) {
     throw HintedError(ErrorCode::kNotFound, "device " + name + " is detached",
@@ -133,14 +136,16 @@ std::string Database::node_of(const DeviceRecord& record) const {
 // --- attach
 
 // The first device of a volume is its plain export; a pinned one never, for whoever asks for a
-// volume by its name expects its present.
+// volume by its name expects its present. Nor does a file that is only read: when the server was
+// started anew, and has no devices yet, zbig-fuse would take the export that every volume has.
 std::string Database::choose_export(const DeviceRecord& record) const {
   const std::lock_guard lock(mutex_);
   const bool taken = std::any_of(devices_.begin(), devices_.end(), [&](const auto& item) {
     const DeviceRecord& other = item.second->record;
     return other.attached && other.export_name == record.volume && other.name != record.name;
   });
-  return taken || record.pinned ? record.volume + "#" + record.name : record.volume;
+  const bool only_read = record.read_only && record.front_end == FrontEnd::kFuse;
+  return taken || record.pinned || only_read ? record.volume + "#" + record.name : record.volume;
 }
 
 void Database::lock_storage() {
@@ -164,22 +169,28 @@ void Database::lock_storage() {
   }
 }
 
-// Gives the device to the server, with its overlay.
-void Database::serve(Device& device) {
+// Gives the device to the server, with its overlay. `resume`: at the view that it had, if that is
+// known; for its pages are in the kernel, and only a refresh moves a device that does not follow.
+void Database::serve(Device& device, bool resume) {
   const DeviceRecord& record = device.record;
+  std::string at = "head";
+  if (resume && record.read_only && device.at != Tid{}) at = device.at.hex();
+  if (record.pinned) at = record.pinned->hex();
   Json request = {{"op", "attach"},
                   {"device", record.name},
                   {"export", record.export_name},
                   {"volume", record.volume},
-                  {"at", record.pinned ? record.pinned->hex() : "head"},
+                  {"at", at},
+                  {"resume", resume},
                   {"size", record.size},
                   {"read_only", record.read_only}};
   if (!record.read_only) request["overlay"] = context_.store->overlay(record.name);
   const Json reply = server_.request(request);
-  const auto at = Tid::parse_hex(reply.value("at", ""));
-  if (!at) throw Failed("the server's reply to attach has no tid");
+  const auto shown = Tid::parse_hex(reply.value("at", ""));
+  if (!shown) throw Failed("the server's reply to attach has no tid");
+  device.settled = reply.value("settled", false);
   const std::lock_guard lock(mutex_);
-  device.at = *at;
+  device.at = *shown;
   device.size = number_of(reply, "size");
   device.dirty_bytes = number_of(reply, "dirty_bytes");
   device.served = true;
@@ -188,17 +199,20 @@ void Database::serve(Device& device) {
 void Database::find_mount(Device& device) {
   if (device.mount || device.record.front_end != FrontEnd::kFuse) return;
   const std::string folder = context_.store->directory(device.record.name);
-  device.mount = std::make_unique<FuseMount>(device.record.fuse_path, folder + "/fuse.lock",
-                                             folder + "/fuse.log");
+  device.mount = std::make_unique<FuseMount>(
+      FuseMount::Places{.path = device.record.fuse_path,
+                        .lock = folder + "/fuse.lock",
+                        .log = folder + "/fuse.log",
+                        .control = server_.front_end_socket(device.record.name),
+                        .program = context_.places.fuse_program});
 }
 
 void Database::mount(Device& device) {
   const DeviceRecord& record = device.record;
   if (record.front_end != FrontEnd::kFuse) return;
   find_mount(device);
-  if (device.mount->adopt(server_.tag())) return;
-  device.mount->mount(nbd_uri(server_.nbd_socket(), record.export_name), record.read_only,
-                      server_.tag());
+  const std::string uri = nbd_uri(server_.nbd_socket(), record.export_name);
+  if (!device.mount->adopt(uri)) device.mount->start(uri, record.read_only);
 }
 
 // Makes the link, or leaves it as it is if it points there. Throws Busy if it is somebody else's.
@@ -256,13 +270,14 @@ void Database::attach_device(DeviceRecord record) {
   }
   try {
     save(*device);
-    serve(*device);
+    serve(*device, false);
     if (device->record.front_end == FrontEnd::kFuse) {
-      device->record.made_fuse_path = FuseMount::make_mount_point(device->record.fuse_path);
+      device->record.made_fuse_path = !std::filesystem::exists(device->record.fuse_path);
       save(*device);
       mount(*device);
       make_link(device->record);
     }
+    if (!device->settled) settle(*device, {{"whole", true}});
     device->record.complete = true;
     save(*device);
   } catch (...) {
@@ -299,7 +314,7 @@ std::uint64_t Database::last_heard_dirty(const Device& device) const {
 // Takes the node away, dead or alive.
 void Database::withdraw(Device& device) {
   find_mount(device);
-  if (device.mount) device.mount->unmount_by_force();
+  if (device.mount) device.mount->end_by_force();
   device.mount.reset();
 }
 
@@ -333,6 +348,15 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
   devices_.erase(std::string(record.name));
 }
 
+void Database::sync_before_detach(const FuseMount& mount, bool force) const {
+  if (!force) return mount.sync(server_.pidfd(), kSyncDeadline);
+  try {
+    mount.sync(server_.pidfd(), kForcedSyncDeadline);
+  } catch (const Error& error) {
+    log_line(std::string("detach by force, without what the kernel holds: ") + error.what());
+  }
+}
+
 DetachOutcome Database::detach(const std::string& name, bool discard, bool force) {
   const auto pass = enter("detach " + name);
   Device& device = find(name);
@@ -356,7 +380,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   }
   std::uint64_t dirty = last_heard_dirty(device);
   if (device.served && !device.record.read_only) {
-    if (device.mount && !force && !discard) device.mount->sync(kSyncDeadline);
+    if (device.mount && !discard) sync_before_detach(*device.mount, force);
     try {
       const ServedDevice served = served_status(device);
       dirty = served.dirty_bytes + served.frozen_bytes;
@@ -374,7 +398,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   if (force) {
     withdraw(device);
   } else if (device.mount) {
-    device.mount->unmount();
+    device.mount->end();
   }
   if (discard) outcome.discarded_bytes = dirty;
   if (keep) outcome.kept_bytes = dirty;

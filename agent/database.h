@@ -25,7 +25,7 @@
 // promises comes together.
 //
 // The pieces. The server (agent/server.h) shows the devices, each at its view, and keeps their
-// uncommitted writes in an overlay. A FUSE mount (agent/fuse_mount.h) makes one a file. The
+// uncommitted writes in an overlay. zbig-fuse (agent/fuse_mount.h) makes one a file. The
 // storage, opened for writing, is what commits go to. The folder of a device
 // (agent/device_record.h) is what outlives everything. Any of the processes may die at any moment,
 // and so may this one.
@@ -40,18 +40,16 @@
 //     those that came later. If the transaction had landed, the next commit must not take it for
 //     another client's: so its tid is written to the device's folder before it becomes durable.
 //     What landed compares equal then, and is not stored again (bigfile/commit.h, C1 and C3).
-// D4  The kernel's cache of a FUSE file may show an older view than the server's, for a moment,
-// when
-//     the view moves; a program may write to such a page, and so bring old bytes back. Therefore
-//     before a view moves its tid is saved as `cached_base`, and stays until the cache was dropped
-//     and nothing was dirty afterwards; a commit in between is checked against that tid, and fails
-//     with a conflict where it would undo what another client did.
+// D4  When a view moves, the kernel has pages of the older one until they are dropped; a program
+//     may write to such a page, and so bring old bytes back. The server is told `settled` only
+//     after they were dropped. Until then it takes the older view for the base of what is written,
+//     and a commit fails with a conflict where it would undo what another client did. It knows also
+//     whether they were dropped, when an agent died in between.
 // D5  The storage is open for writing, and so locked against others, exactly while a writable
-// device
-//     is attached (or the lock is waited for: a device that was attached before a restart).
+//     device is attached (or the lock is waited for: a device that was attached before a restart).
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
-// back, mounts are made again, clean devices that follow are moved to the head.
+// back, files are made again, clean devices that follow are moved to the head.
 //
 // Locks: gate_ > mutex_. mutex_ is never held across I/O.
 
@@ -129,7 +127,8 @@ class Database {
     std::unique_ptr<FuseMount> mount;
     Tid at;
     std::uint64_t size = 0;
-    bool served = false;  // the server has it
+    bool served = false;   // the server has it
+    bool settled = false;  // D4; the gate's holder's
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
     std::uint64_t overlay_bytes = 0;
@@ -143,11 +142,12 @@ class Database {
   Device& find_usable(const std::string& name);
   std::string choose_export(const DeviceRecord& record) const;
   void attach_device(DeviceRecord record);
-  void serve(Device& device);
+  void serve(Device& device, bool resume);
   void find_mount(Device& device);
   void mount(Device& device);
   void make_link(const DeviceRecord& record);
   void forget(Device& device, bool discard, bool keep, bool force);
+  void sync_before_detach(const FuseMount& mount, bool force) const;
   void withdraw(Device& device);
   void close_if_unused();
   void lock_storage();
@@ -159,7 +159,8 @@ class Database {
 
   // database_view.cc
   bool move_view(Device& device, const std::string& to);
-  void settle_cache(Device& device);
+  void note_moved(Device& device, const Json& reply);
+  void settle(Device& device, const Json& moved);
   void follow(std::optional<Tid> made = std::nullopt);
 
   // database_commit.cc

@@ -64,9 +64,6 @@ std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devi
       const Json reply = freeze(server_, device->record.name);
       const auto base = Tid::parse_hex(reply.value("at", ""));
       frozen.push_back({device, base.value_or(device->at)});
-      if (device->record.cached_base) {
-        frozen.back().base = std::min(frozen.back().base, *device->record.cached_base);
-      }
     }
   } catch (...) {
     release(frozen);
@@ -199,13 +196,11 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   }
   CommitOutcome outcome;
   std::vector<Frozen> frozen;
-  Tid head;
   try {
     for (Device* device : devices) {
-      if (device->mount) device->mount->sync(kSyncDeadline);
+      if (device->mount) device->mount->sync(server_.pidfd(), kSyncDeadline);
     }
     frozen = freeze_all(devices);
-    head = storage_->last_tid();
     outcome = commit_frozen(frozen, meta);
   } catch (const std::exception& error) {
     release(frozen);
@@ -215,31 +210,30 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   }
   // From here on the commit has succeeded, whatever else happens.
   const Tid now = outcome.tid.value_or(storage_->last_tid());
+  std::vector<std::pair<Device*, Json>> others_came;
   for (const Frozen& item : frozen) {
     Device& device = *item.device;
     try {
-      // Others' commits come with this view too: the kernel's cache has to forget what they
-      // changed.
-      const bool others_came = device.mount && item.base < head;
-      if (others_came && !device.record.cached_base) {
-        device.record.cached_base = item.base;
-        save(device);
-      }
       const Json reply = server_.request({{"op", "committed"},
                                           {"device", device.record.name},
                                           {"at", now.hex()},
                                           {"stored", outcome.tid.has_value()}});
-      {
-        const std::lock_guard lock(mutex_);
-        device.at = now;
-        device.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
-      }
-      if (device.record.cached_base) settle_cache(device);
+      note_moved(device, reply);
+      if (!reply.value("settled", false)) others_came.emplace_back(&device, reply);
     } catch (const std::exception& error) {
       outcome.warning = "device " + device.record.name +
                         " may still be called dirty: " + error.what() +
                         "; committing it again stores nothing";
       log_line("commit: " + outcome.warning);
+    }
+  }
+  for (const auto& [device, reply] : others_came) {
+    try {
+      settle(*device, reply);
+    } catch (const std::exception& error) {
+      log_line("commit: " + device->record.name +
+               " may show others' changes late: " + error.what());
+      wake_keeper();
     }
   }
   note_commit(devices, outcome.tid, outcome.tid ? "committed" : "nothing to commit");

@@ -97,7 +97,7 @@ void Database::look_after() {
   }
   const bool well =
       server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
-        return device->served && (!device->mount || device->mount->alive()) &&
+        return device->served && device->settled && (!device->mount || device->mount->alive()) &&
                (device->record.front_end != FrontEnd::kFuse || device->mount);
       });
   const auto now = Clock::now();
@@ -144,10 +144,11 @@ void Database::look_after() {
 void Database::recover_device(Device& device, const ServedDevice* known) {
   const DeviceRecord& record = device.record;
   if (known == nullptr) {
-    serve(device);
+    serve(device, true);
   } else {
     // A commit of an earlier agent that was cut short.
     server_.request({{"op", "unfreeze"}, {"device", record.name}});
+    device.settled = known->settled;
     const std::lock_guard lock(mutex_);
     device.at = known->at;
     device.size = known->size;
@@ -167,11 +168,10 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
   }
   if (record.front_end == FrontEnd::kFuse) {
     make_directories(std::filesystem::path(record.fuse_path).parent_path(), 0700);
-    FuseMount::make_mount_point(record.fuse_path);
     mount(device);
     make_link(record);
-    if (record.cached_base) settle_cache(device);
   }
+  if (!device.settled) settle(device, {{"whole", true}});
 }
 
 // Brings everything back; what it returns is what is wrong still, device by device.

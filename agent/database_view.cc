@@ -2,12 +2,10 @@
 
 // How the view of a device moves other than by a commit: refresh, abort, following.
 //
-// With a socket the server's view is all there is. With a FUSE file there is the kernel's cache
-// above it, which nbdfuse can only drop as a whole, when the file is opened: opening writes dirty
-// pages out and drops the clean ones, also those that are mapped. FuseMount::sync does that. So the
-// order is: sync (what was written becomes dirty in the server, and then the view does not move),
-// save the old view (D4), move the server's, sync again, and look whether something became dirty in
-// between.
+// With a socket the server's view is all there is. With a file there are the kernel's pages above
+// it. So the order is: sync (what was written becomes dirty in the server, and then the view does
+// not move), move the server's view, drop the pages that it changed, tell the server (D4). From
+// then on every program sees the new state, however it has the file open or mapped.
 
 #include <algorithm>
 
@@ -26,28 +24,26 @@ constexpr milliseconds kSyncDeadline{60 * 1000};
 
 }  // namespace
 
-// Drops the kernel's cache after a move of the view; forgets the older view when nothing can have
-// been written on it.
-void Database::settle_cache(Device& device) {
-  if (!device.mount) return;
-  device.mount->sync(kSyncDeadline);
-  if (!device.record.cached_base) return;
-  if (!device.record.read_only && served_status(device).dirty_bytes > 0) return;
-  device.record.cached_base.reset();
-  save(device);
+// Drops the pages that a move of the view changed. If that fails the keeper tries again, with all
+// of them.
+void Database::settle(Device& device, const Json& moved) {
+  device.settled = false;
+  if (device.mount) device.mount->invalidate(moved, server_.pidfd(), kSyncDeadline);
+  server_.request({{"op", "settled"}, {"device", device.record.name}});
+  device.settled = true;
+}
+
+void Database::note_moved(Device& device, const Json& reply) {
+  const auto at = Tid::parse_hex(reply.value("at", ""));
+  const std::lock_guard lock(mutex_);
+  if (at) device.at = *at;
+  device.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
 }
 
 // False if the device is dirty, and then nothing moves. `to`: a tid in hex, or "head".
 bool Database::move_view(Device& device, const std::string& to) {
-  const bool cached = device.mount && !device.record.read_only;
-  if (cached) {
-    device.mount->sync(kSyncDeadline);
-    const ServedDevice served = served_status(device);
-    if (served.dirty_bytes + served.frozen_bytes > 0) return false;
-    if (!device.record.cached_base) {
-      device.record.cached_base = served.at;
-      save(device);
-    }
+  if (device.mount && !device.record.read_only) {
+    device.mount->sync(server_.pidfd(), kSyncDeadline);
   }
   Json reply;
   try {
@@ -55,12 +51,8 @@ bool Database::move_view(Device& device, const std::string& to) {
   } catch (const Busy&) {
     return false;
   }
-  const auto at = Tid::parse_hex(reply.value("at", ""));
-  if (at) {
-    const std::lock_guard lock(mutex_);
-    device.at = *at;
-  }
-  settle_cache(device);
+  note_moved(device, reply);
+  if (!reply.value("settled", false)) settle(device, reply);
   return true;
 }
 
@@ -83,39 +75,36 @@ void Database::abort(const std::string& name) {
   Device& device = find_usable(name);
   if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
   // Writes that are still in the kernel must be given up too, not appear afterwards.
-  if (device.mount) device.mount->sync(kSyncDeadline);
+  if (device.mount) device.mount->sync(server_.pidfd(), kSyncDeadline);
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
-  const auto at = Tid::parse_hex(reply.value("at", ""));
-  {
-    const std::lock_guard lock(mutex_);
-    if (at) device.at = *at;
-    device.dirty_bytes = 0;
-  }
-  settle_cache(device);
+  note_moved(device, reply);
+  settle(device, reply);  // what was given up is stale too
 }
 
 // Moves clean devices that follow to the head. What another process commits is seen by asking the
 // server, which watches the database; while this agent holds the database's lock (FileStorage) only
 // its own commits can move the head, and they call this at once, with the `head` that they made.
 void Database::follow(std::optional<Tid> made) {
-  const std::vector<Device*> devices = attached_devices();
-  const bool wanted = std::any_of(devices.begin(), devices.end(), [](const Device* device) {
-    return device->served && device->record.follow && !device->record.pinned;
+  std::vector<Device*> behind = attached_devices();
+  std::erase_if(behind, [](const Device* device) {
+    return !device->served || !device->record.follow || device->record.pinned;
   });
-  if (!wanted) return;
+  if (behind.empty()) return;
   try {
     const Tid head = made ? *made : server_.last_tid(milliseconds(1000));
-    for (Device* device : devices) {
-      if (!device->served || !device->record.follow || device->record.pinned) continue;
-      {
-        const std::lock_guard lock(mutex_);
-        if (device->at >= head || device->dirty_bytes > 0) continue;
-      }
-      if (!device->record.read_only && served_status(*device).dirty_bytes > 0) continue;
+    {
+      const std::lock_guard lock(mutex_);
+      feed_problem_.clear();
+      std::erase_if(behind, [&](const Device* device) { return device->at >= head; });
+    }
+    if (behind.empty()) return;
+    const std::map<std::string, ServedDevice> served = server_.status(milliseconds(1000));
+    for (Device* device : behind) {
+      const auto live = served.find(device->record.name);
+      if (live == served.end() || live->second.at >= head) continue;
+      if (live->second.dirty_bytes + live->second.frozen_bytes > 0) continue;
       move_view(*device, head.hex());
     }
-    const std::lock_guard lock(mutex_);
-    feed_problem_.clear();
   } catch (const Error& error) {
     const std::lock_guard lock(mutex_);
     if (feed_problem_.empty()) log_line("following " + url_ + ": " + error.what());

@@ -68,8 +68,7 @@ std::string to_text(const DeviceRecord& record) {
                {"made_fuse_path", record.made_fuse_path},
                {"link", record.link},
                {"complete", record.complete},
-               {"attached", record.attached},
-               {"cached_base", tid_or_null(record.cached_base)}};
+               {"attached", record.attached}};
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -98,7 +97,6 @@ DeviceRecord device_record_from(const std::string& text) {
     record.link = json.at("link").get<std::string>();
     record.complete = json.at("complete").get<bool>();
     record.attached = json.at("attached").get<bool>();
-    if (!json.at("cached_base").is_null()) record.cached_base = tid_from(json.at("cached_base"));
     return record;
   } catch (const Json::exception& error) {
     throw Failed(error.what());

@@ -38,8 +38,6 @@ struct DeviceRecord {
   std::string link;             // a symbolic link to the node, or empty
   bool complete = false;        // attach has finished; otherwise it was cut short
   bool attached = true;         // false: detached by force; only its uncommitted data are kept
-  // An older view that pages in the kernel's cache may still show (agent/database.h, D4).
-  std::optional<Tid> cached_base;
 };
 
 std::string to_text(const DeviceRecord& record);

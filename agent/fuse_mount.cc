@@ -3,14 +3,16 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <filesystem>
 #include <thread>
+#include <vector>
 
-#include <fcntl.h>
+#include <nlohmann/json.hpp>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/files.h"
+#include "agent/fuse/mount_point.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
 #include "zodb/error.h"
@@ -21,57 +23,35 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr milliseconds kMountDeadline{10000};
-
-// Mount points of FUSE file systems, from the kernel's table: asking a file system itself may hang.
-bool is_fuse_mount_point(const std::string& path) {
-  std::ifstream table("/proc/self/mountinfo");
-  for (std::string line; std::getline(table, line);) {
-    std::istringstream words(line);
-    std::string word, point;
-    for (int i = 0; i < 5; ++i) words >> point;
-    while (words >> word && word != "-") {
-    }
-    std::string type;
-    words >> type;
-    if (!type.starts_with("fuse")) continue;
-    std::string plain;  // the table writes a space as \040
-    for (std::size_t i = 0; i < point.size(); ++i) {
-      if (point[i] == '\\' && i + 3 < point.size()) {
-        plain += static_cast<char>(std::stoi(point.substr(i + 1, 3), nullptr, 8));
-        i += 3;
-      } else {
-        plain += point[i];
-      }
-    }
-    if (plain == path) return true;
-  }
-  return false;
-}
-
-CommandResult fusermount(const std::string& flag, const std::string& mount_point) {
-  const std::vector<std::string> command = {"fusermount3", flag, "--", mount_point};
-  return run_command(command, milliseconds(5000));
-}
+constexpr milliseconds kStartDeadline{15000};  // longer than zbig-fuse's own for the server
+constexpr milliseconds kHelloDeadline{10000};
+constexpr milliseconds kQuitDeadline{60000};
+constexpr milliseconds kForceDeadline{2000};
 
 }  // namespace
 
-FuseMount::FuseMount(std::string path, std::string lock_path, std::string log_path)
-    : path_(std::move(path)), lock_path_(std::move(lock_path)), log_path_(std::move(log_path)) {}
-
 std::string FuseMount::node_for(const std::string& wanted, const std::string& name) {
   std::string path = canonical_path(wanted);
-  if (is_fuse_mount_point(path)) {
-    throw HintedError(ErrorCode::kBusy, "something is mounted at " + path,
-                      "`fusermount3 -u " + path + "` unmounts it; or choose another path");
-  }
+  // Before anything else: to look at a file whose server is away may take long.
+  const auto refuse_mounted = [&] {
+    if (!fuse::is_mounted(path)) return;
+    throw HintedError(ErrorCode::kBusy, "a device is mounted at " + path,
+                      "`zbig detach` takes it away (or `fusermount3 -u " + path +
+                          "` what is left of another agent's); or choose another path");
+  };
+  refuse_mounted();
   struct stat found = {};
   int error = ::stat(path.c_str(), &found) == 0 ? 0 : errno;
   if (error == 0 && S_ISDIR(found.st_mode)) {
     path += "/" + name;
+    refuse_mounted();
     error = ::stat(path.c_str(), &found) == 0 ? 0 : errno;
   }
-  if (error == ENOENT) return path;
+  if (error == ENOENT) {
+    const std::string folder = std::filesystem::path(path).parent_path();
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) throw_errno("make the file " + path, errno);
+    return path;
+  }
   if (error != 0) throw_errno("mount at " + path, error);
   if (!S_ISREG(found.st_mode) || found.st_size != 0) {
     throw HintedError(ErrorCode::kInvalid, path + " exists and is no empty file",
@@ -80,68 +60,103 @@ std::string FuseMount::node_for(const std::string& wanted, const std::string& na
   return path;
 }
 
-bool FuseMount::make_mount_point(const std::string& path) {
-  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (fd) return true;
-  if (errno == EEXIST) return false;
-  throw_errno("make the mount point " + path, errno);
-}
-
-bool FuseMount::mounted() const { return is_fuse_mount_point(path_); }
-
-void FuseMount::mount(const std::string& uri, bool read_only, const std::string& server_tag) {
+void FuseMount::start(const std::string& uri, bool read_only) {
   if (::access("/dev/fuse", R_OK | W_OK) != 0) {
     throw HintedError(ErrorCode::kUnavailable,
                       std::string("no FUSE on this machine: /dev/fuse: ") + std::strerror(errno),
                       "--socket-only attaches without it, for NBD clients");
   }
-  std::vector<std::string> command = {"nbdfuse"};
-  if (read_only) command.push_back("-r");
-  command.insert(command.end(), {path_, uri});
-  process_ = ServiceProcess::start(lock_path_, server_tag, command, log_path_);
-  const auto deadline = Clock::now() + kMountDeadline;
-  while (!mounted()) {
+  std::vector<std::string> command = {places_.program, "--foreground", "--uri", uri,
+                                      "--control",     places_.control};
+  if (read_only) command.emplace_back("--read-only");
+  command.push_back(places_.path);
+  process_ = ServiceProcess::start(places_.lock, command, places_.log);
+  const auto deadline = Clock::now() + kStartDeadline;
+  while (true) {
+    try {
+      control_.request({{"op", "hello"}}, kForceDeadline);
+      return;
+    } catch (const Unavailable&) {
+    }
     const bool ended = process_->wait_end(milliseconds(5));
     if (!ended && Clock::now() < deadline) continue;
-    if (!ended) unmount_by_force();
-    process_.reset();
-    const std::string reason = last_line_of(log_path_);
-    throw HintedError(ErrorCode::kFailed,
-                      "mount " + path_ + ": nbdfuse " +
-                          (ended ? "gave up: " + reason : "did not mount it in 10 s"),
-                      "nbdfuse is in the Debian package libnbd-bin; its log is " + log_path_);
+    std::string reason = "did not mount it in time";
+    if (ended) {
+      reason = last_line_of(places_.log);
+      constexpr std::string_view kPrefix = "zbig-fuse: ";
+      if (reason.starts_with(kPrefix)) reason.erase(0, kPrefix.size());
+    }
+    end_by_force();
+    throw HintedError(ErrorCode::kFailed, "mount " + places_.path + ": zbig-fuse: " + reason,
+                      "its log is " + places_.log);
   }
 }
 
-bool FuseMount::adopt(const std::string& server_tag) {
-  process_ = ServiceProcess::find(lock_path_);
-  if (process_ && process_->tag() == server_tag && mounted()) return true;
-  unmount_by_force();
+bool FuseMount::adopt(const std::string& uri) {
+  process_ = ServiceProcess::find(places_.lock);
+  const auto deadline = Clock::now() + kHelloDeadline;
+  while (process_ && process_->alive() && Clock::now() < deadline) {
+    try {
+      const Json hello = control_.request({{"op", "hello"}}, kForceDeadline);
+      if (hello.value("path", "") == places_.path && hello.value("uri", "") == uri) return true;
+      break;
+    } catch (const Error&) {
+      // It may be starting, or have more connections than it takes at once.
+      process_->wait_end(milliseconds(50));
+    }
+  }
+  if (process_) log_line("the process that served " + places_.path + " cannot be taken over");
+  end_by_force();
   return false;
 }
 
-void FuseMount::unmount() {
-  if (mounted()) {
-    const CommandResult result = fusermount("-u", path_);
-    if (result.status != 0 && mounted()) {
-      throw HintedError(ErrorCode::kBusy, "unmount " + path_ + ": " + result.output,
-                        "end the programs that use it (`fuser -m " + path_ +
+void FuseMount::end() {
+  if (alive()) {
+    try {
+      control_.request({{"op", "quit"}}, kQuitDeadline);
+    } catch (const Busy&) {
+      throw HintedError(ErrorCode::kBusy, "a program has " + places_.path + " open or mapped",
+                        "end the programs that use it (`fuser -m " + places_.path +
                             "` lists them), or detach with --force");
+    } catch (const Unavailable&) {
+      if (alive()) throw;
+    }
+    process_->wait_end(milliseconds(5000));
+  }
+  end_by_force();
+}
+
+void FuseMount::end_by_force() {
+  if (!process_) process_ = ServiceProcess::find(places_.lock);
+  if (alive()) {
+    try {
+      control_.request({{"op", "quit"}, {"force", true}}, kForceDeadline);
+    } catch (const Error&) {
+      // Then by the signal.
+    }
+    if (!process_->wait_end(kForceDeadline)) {
+      process_->kill();
+      process_->wait_end(kForceDeadline);
     }
   }
-  if (process_ && !process_->wait_end(milliseconds(5000))) process_->stop(milliseconds(1000));
   process_.reset();
+  try {
+    for (int i = 0; i < 8 && fuse::is_mounted(places_.path); ++i) fuse::unmount(places_.path, true);
+  } catch (const Error& error) {
+    log_line(error.what());
+  }
 }
 
-void FuseMount::unmount_by_force() {
-  // A lazy unmount hides it from new users; the end of nbdfuse ends the others' requests.
-  if (!process_) process_ = ServiceProcess::find(lock_path_);
-  for (int i = 0; i < 8 && mounted(); ++i) fusermount("-uz", path_);
-  if (process_) process_->stop(milliseconds(1000));
-  process_.reset();
-  if (mounted()) log_line(path_ + " cannot be unmounted");
+void FuseMount::sync(int server, milliseconds timeout) const {
+  control_.request({{"op", "sync"}}, timeout, server);
 }
 
-void FuseMount::sync(milliseconds timeout) const { sync_file_with_deadline(path_, timeout); }
+void FuseMount::invalidate(const Json& moved, int server, milliseconds timeout) const {
+  Json request = {{"op", "invalidate"}};
+  for (const char* key : {"extents", "whole"}) {
+    if (moved.contains(key)) request[key] = moved[key];
+  }
+  control_.request(request, timeout, server);
+}
 
 }  // namespace zbig

@@ -50,6 +50,7 @@ programs wrote to them. `zbig attach` starts it when it does not run.
 Environment:
   ZBIG_SOCKET      as --socket
   ZBIG_PLUGIN      the nbdkit plugin to use, where it is neither beside zbigd nor in nbdkit's folder
+  ZBIG_FUSE        the zbig-fuse to use, where it is neither beside zbigd nor in $PATH
   WENDELIN_CORE_ZBLK_FMT
                    the format of blocks for devices attached without --format: ZBlk0, ZBlk1 or auto
 
@@ -107,19 +108,20 @@ std::optional<Options> parse_options(const std::vector<std::string>& words) {
   return options;
 }
 
-// In the build folder the plugin is beside us; installed, it is below the same prefix. Otherwise
-// nbdkit is left to find it by its name.
-std::string find_plugin() {
-  const char* override = std::getenv("ZBIG_PLUGIN");
+// A part of zbig, as the environment says, or in one of `places`: in the build folder it is beside
+// us, installed it is below the same prefix. Otherwise `name`, for nbdkit or $PATH to find.
+std::string find_part(const char* variable, std::initializer_list<const char*> places,
+                      const char* name) {
+  const char* override = std::getenv(variable);
   if (override != nullptr && *override != '\0') return canonical_path(override);
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return "zbig";
-  for (const char* place : {"nbdkit-zbig-plugin.so", ZBIG_INSTALLED_PLUGIN}) {
-    const auto plugin = (self.parent_path() / place).lexically_normal();
-    if (std::filesystem::exists(plugin, error)) return plugin.string();
+  if (error) return name;
+  for (const char* place : places) {
+    const auto part = (self.parent_path() / place).lexically_normal();
+    if (std::filesystem::exists(part, error)) return part.string();
   }
-  return "zbig";
+  return name;
 }
 
 // One agent to a state folder: the lock is held as long as this process lives.
@@ -193,11 +195,13 @@ void run(const Options& options, Daemon& daemon) {
   const Fd signals = stop_signals();
 
   std::stop_source stop;
-  Agent agent({.state_directory = options.state,
-               .runtime_directory = runtime,
-               .sockets_directory = servers,
-               .plugin = find_plugin()},
-              stop.get_token());
+  Agent agent(
+      {.state_directory = options.state,
+       .runtime_directory = runtime,
+       .sockets_directory = servers,
+       .plugin = find_part("ZBIG_PLUGIN", {"nbdkit-zbig-plugin.so", ZBIG_INSTALLED_PLUGIN}, "zbig"),
+       .fuse_program = find_part("ZBIG_FUSE", {"zbig-fuse"}, "zbig-fuse")},
+      stop.get_token());
   agent.start();
   {
     HttpServer server(std::move(listener), [&agent](const HttpRequest& request) {

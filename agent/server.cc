@@ -25,9 +25,9 @@ constexpr off_t kMaxLog = 4 << 20;
 
 // 16 hex digits that name the pair (FNV-1a); chance meetings are no danger: the server says which
 // database it serves.
-std::string server_id(const std::string& state_directory, const std::string& url) {
+std::string id_of(const std::string& folder, const std::string& name) {
   std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : state_directory + '\0' + url) {
+  for (const char c : folder + '\0' + name) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   }
   return Oid{hash}.hex();
@@ -67,11 +67,15 @@ std::string canonical_url(const std::string& url) {
 }
 
 Server::Server(const Places& places, std::string url)
-    : url_(std::move(url)), plugin_(places.plugin) {
-  const std::string id = server_id(places.state_directory, url_);
+    : url_(std::move(url)), plugin_(places.plugin), sockets_directory_(places.sockets_directory) {
+  const std::string id = id_of(places.state_directory, url_);
   folder_ = places.state_directory + "/servers/" + id;
   nbd_socket_ = places.sockets_directory + "/" + id + ".nbd";
   control_ = std::make_unique<ControlClient>(places.sockets_directory + "/" + id + ".control");
+}
+
+std::string Server::front_end_socket(const std::string& device) const {
+  return sockets_directory_ + "/" + id_of(folder_, device) + ".fuse";
 }
 
 bool Server::ensure_running() {
@@ -114,9 +118,7 @@ void Server::start() {
                                             plugin_,
                                             url_,
                                             "control=" + control_->socket_path()};
-  // The tag tells this life of the server from others, whatever becomes of its pid.
-  const std::string tag = "life-" + std::to_string(Clock::now().time_since_epoch().count());
-  process_ = ServiceProcess::start(folder_ + "/lock", tag, command, log);
+  process_ = ServiceProcess::start(folder_ + "/lock", command, log);
   const auto deadline = Clock::now() + kStartDeadline;
   while (true) {
     try {
@@ -137,8 +139,6 @@ void Server::start() {
   }
   log_line("server " + std::to_string(pid()) + " serves " + url_);
 }
-
-std::string Server::tag() const { return process_ ? process_->tag() : "none"; }
 
 void Server::stop() {
   kept_.clear();  // nbdkit ends when its clients have gone
@@ -187,6 +187,7 @@ std::map<std::string, ServedDevice> Server::status(milliseconds timeout) const {
     device.dirty_bytes = number_of(item, "dirty_bytes");
     device.frozen_bytes = number_of(item, "frozen_bytes");
     device.overlay_bytes = number_of(item, "overlay_bytes");
+    device.settled = item.contains("settled") && item["settled"] == true;
     device.error = text_of(item, "error");
     devices.emplace(device.device, std::move(device));
   }

@@ -38,6 +38,7 @@ struct ServedDevice {
   std::uint64_t dirty_bytes = 0;   // of the layer that is being written
   std::uint64_t frozen_bytes = 0;  // of a commit under way
   std::uint64_t overlay_bytes = 0;
+  bool settled = false;  // nobody has copies of pages of an older view
   std::string error;
 };
 
@@ -48,6 +49,7 @@ class Server {
     std::string runtime_directory;  // of the agent's socket; FUSE files below dev/
     std::string sockets_directory;  // of the servers' sockets
     std::string plugin;             // nbdkit-zbig-plugin.so, or "zbig" for nbdkit to find
+    std::string fuse_program;       // zbig-fuse, or that for $PATH to have
   };
   Server(const Places& places, std::string url);
 
@@ -57,12 +59,13 @@ class Server {
   bool alive() const { return process_ && process_->alive(); }
   int pidfd() const { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const { return process_ ? process_->pid() : 0; }
-  // Names this life of the server.
-  std::string tag() const;
   // Ends it and removes its files.
   void stop();
 
   const std::string& nbd_socket() const { return nbd_socket_; }
+  // Where the front end of a device listens: beside the server's sockets, for paths of sockets are
+  // short.
+  std::string front_end_socket(const std::string& device) const;
 
   // A connection to an export: the one that was kept for it, or a new one. nbdkit starts sixteen
   // threads for each, which is most of what a small commit would cost. Gate's holder.
@@ -83,6 +86,7 @@ class Server {
 
   std::string url_;
   std::string plugin_;
+  std::string sockets_directory_;
   std::string folder_;
   std::string nbd_socket_;
   std::unique_ptr<ControlClient> control_;

@@ -77,22 +77,17 @@ std::optional<ServiceProcess> ServiceProcess::find(const std::string& lock_path)
     const std::string text = read_small_file(lock_path, 4096);
     pid_t pid = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
-    if (error == std::errc() && pid > 0 && text.ends_with('\n')) {
+    if (error == std::errc() && pid > 0 && *end == '\n') {
       Fd pidfd = open_pidfd(pid);
       // The pid cannot have become another's while the lock is held: check again after opening.
-      if (pidfd && !try_lock_file(lock_path)) {
-        const auto at = static_cast<std::size_t>(end - text.data());
-        const std::string tag =
-            at + 1 < text.size() ? text.substr(at + 1, text.size() - at - 2) : "";
-        return ServiceProcess(pid, std::move(pidfd), tag);
-      }
+      if (pidfd && !try_lock_file(lock_path)) return ServiceProcess(pid, std::move(pidfd));
     }
     std::this_thread::sleep_for(milliseconds(10));
   }
   throw Busy(lock_path + " is locked by a process that does not tell its number");
 }
 
-ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::string& tag,
+ServiceProcess ServiceProcess::start(const std::string& lock_path,
                                      std::span<const std::string> command,
                                      const std::string& log_path) {
   const Fd lock = try_lock_file(lock_path);
@@ -103,8 +98,6 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::st
   if (!null) throw_errno("open /dev/null", errno);
   if (::ftruncate(lock.get(), 0) != 0) throw_errno("write " + lock_path, errno);
   const std::vector<char*> words = pointers_to(command);
-  std::string note(16, '\0');
-  note += " " + tag + "\n";
 
   // Two forks, and the program is started when the process between is gone: it is init's child
   // then. nbdkit 1.32 asks the kernel for a SIGTERM when the *thread* that is its parent ends
@@ -128,13 +121,10 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::st
       ::_exit(told ? 0 : 1);
     }
     reset_signals();
-    // The number goes right before the tag, so that one write makes the file whole.
-    std::array<char, 16> digits;
-    const std::size_t n = print_decimal(digits.data(), ::getpid());
-    char* first = note.data() + 16 - n;
-    for (std::size_t i = 0; i < n; ++i) first[i] = digits[i];
-    const auto length = static_cast<std::size_t>(note.data() + note.size() - first);
-    if (::pwrite(lock.get(), first, length, 0) < 0) ::_exit(126);
+    std::array<char, 17> note;
+    const std::size_t n = print_decimal(note.data(), ::getpid());
+    note[n] = '\n';
+    if (::pwrite(lock.get(), note.data(), n + 1, 0) < 0) ::_exit(126);
     ::close(go_writer.get());
     char ready = 0;
     if (::read(go_reader.get(), &ready, 1) != 1) ::_exit(126);  // the agent died meanwhile
@@ -154,7 +144,7 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path, const std::st
   Fd pidfd = open_pidfd(pid);  // it waits for our word, so it is that one
   if (!pidfd) throw_errno("watch process " + std::to_string(pid), errno);
   if (::write(go_writer.get(), "", 1) != 1) throw_errno("start " + command[0], errno);
-  return ServiceProcess(pid, std::move(pidfd), tag);
+  return ServiceProcess(pid, std::move(pidfd));
 }
 
 bool ServiceProcess::alive() const { return !ended_within(pidfd(), milliseconds(0)); }
@@ -170,75 +160,6 @@ bool ServiceProcess::stop(milliseconds patience) const {
   if (wait_end(patience)) return true;
   kill();
   return wait_end(milliseconds(5000));
-}
-
-CommandResult run_command(std::span<const std::string> command, milliseconds timeout) {
-  std::array<int, 2> ends;
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("make a pipe", errno);
-  const Fd reader(ends[0]);
-  Fd writer(ends[1]);
-  const std::vector<char*> words = pointers_to(command);
-  const pid_t pid = ::fork();
-  if (pid < 0) throw_errno("start " + command[0], errno);
-  if (pid == 0) {
-    reset_signals();
-    ::dup2(writer.get(), STDOUT_FILENO);
-    ::dup2(writer.get(), STDERR_FILENO);
-    become(words.data());
-  }
-  writer.reset();
-  const Fd pidfd = open_pidfd(pid);
-  CommandResult result;
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (true) {
-    const auto left =
-        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
-    pollfd item{.fd = reader.get(), .events = POLLIN, .revents = 0};
-    if (left.count() <= 0 || ::poll(&item, 1, static_cast<int>(left.count())) == 0) {
-      ::kill(pid, SIGKILL);
-      break;
-    }
-    std::array<char, 1024> buffer;
-    const ssize_t n = ::read(reader.get(), buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    if (result.output.size() < 4096)
-      result.output.append(buffer.data(), static_cast<std::size_t>(n));
-  }
-  // It has closed its output; it ends now, or is made to.
-  if (pidfd) {
-    pollfd item{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&item, 1, 1000) == 0) ::kill(pid, SIGKILL);
-  }
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status)) result.status = WEXITSTATUS(status);
-  while (result.output.ends_with('\n')) result.output.pop_back();
-  return result;
-}
-
-void sync_file_with_deadline(const std::string& path, milliseconds timeout) {
-  const char* name = path.c_str();
-  const pid_t pid = ::fork();
-  if (pid < 0) throw_errno("start a process to sync " + path, errno);
-  if (pid == 0) {
-    const int fd = ::open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || ::fsync(fd) != 0) ::_exit(errno & 0xff);
-    ::_exit(0);
-  }
-  const Fd pidfd = open_pidfd(pid);
-  pollfd item{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-  if (!pidfd || ::poll(&item, 1, static_cast<int>(timeout.count())) <= 0) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, WNOHANG);
-    throw Unavailable("sync " + path + ": no answer in " + std::to_string(timeout.count() / 1000) +
-                      " s");
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  if (!WIFEXITED(status)) throw Failed("sync " + path + ": the process was killed");
-  if (WEXITSTATUS(status) != 0) throw_errno("sync " + path, WEXITSTATUS(status));
 }
 
 std::string last_line_of(const std::string& path) {

@@ -11,7 +11,8 @@
 
 #include "agent/fd.h"
 
-// A program that the agent starts and that outlives it: a server (nbdkit), a FUSE mount (nbdfuse).
+// A program that the agent starts and that outlives it: a server (nbdkit), a FUSE file
+// (zbig-fuse).
 //
 // The problem. After a restart of the agent, however it ended, the programs of its predecessor
 // must be found again, exactly: a second server on the same overlay would corrupt it, and a pid in
@@ -20,10 +21,9 @@
 // when it dies. The program writes its own pid into the file before it becomes itself.
 //
 // P1  At most one program holds a lock file; whoever holds the lock may start one.
-// P2  While the lock is held by a program, the file has its pid and tag (but for the moment between
-//     its fork and its first write).
-//
-// The tag is a word of the caller's choice (which server a mount is connected to).
+// P2  While the lock is held by a program, the file has its pid (but for the moment between its
+// fork
+//     and its first write).
 //
 // Threads: one at a time, except for pid() and pidfd().
 
@@ -39,11 +39,10 @@ class ServiceProcess {
   // and error appended to `log_path`. Throws Busy if the lock is held, Failed if there is no
   // process to be had. A program that cannot be executed shows as one that died at once; its log
   // says why.
-  static ServiceProcess start(const std::string& lock_path, const std::string& tag,
-                              std::span<const std::string> command, const std::string& log_path);
+  static ServiceProcess start(const std::string& lock_path, std::span<const std::string> command,
+                              const std::string& log_path);
 
   pid_t pid() const { return pid_; }
-  const std::string& tag() const { return tag_; }
   // Becomes readable when the program ends.
   int pidfd() const { return pidfd_.get(); }
   bool alive() const;
@@ -54,26 +53,11 @@ class ServiceProcess {
   void kill() const;
 
  private:
-  ServiceProcess(pid_t pid, Fd pidfd, std::string tag)
-      : pid_(pid), pidfd_(std::move(pidfd)), tag_(std::move(tag)) {}
+  ServiceProcess(pid_t pid, Fd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
 
   pid_t pid_;
   Fd pidfd_;
-  std::string tag_;
 };
-
-// Runs a command to its end and returns what it wrote to standard output and error (at most 4 KiB
-// of it) and its exit status; -1 if it was killed by a signal or had to be, because of the timeout.
-struct CommandResult {
-  int status = -1;
-  std::string output;
-};
-CommandResult run_command(std::span<const std::string> command, std::chrono::milliseconds timeout);
-
-// Opens `path`, fsyncs it and closes it, in a process of its own, because the call cannot be
-// interrupted when a FUSE server hangs. Throws by errno, Unavailable after the timeout (the process
-// is then killed and left behind until the kernel lets it go).
-void sync_file_with_deadline(const std::string& path, std::chrono::milliseconds timeout);
 
 // The last line of a log file that is not empty; empty if there is none.
 std::string last_line_of(const std::string& path);

@@ -4,6 +4,7 @@
 // and looks at some bytes or changes them there. The demo and tests run it on a device.
 //
 //   patch show FILE OFFSET LENGTH
+//   patch watch FILE OFFSET LENGTH    shows them, and again when they change in its memory
 //   patch write FILE OFFSET TEXT
 
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static void fail(const char* what, const char* file) {
@@ -20,9 +22,26 @@ static void fail(const char* what, const char* file) {
   exit(1);
 }
 
+// Shows the bytes, then only looks at memory, for a minute at most, until they are others.
+static int watch(const char* bytes, size_t length) {
+  char* before = malloc(length);
+  if (before == NULL) fail("remember", "the bytes");
+  memcpy(before, bytes, length);
+  fwrite(before, 1, length, stdout);
+  fflush(stdout);
+  const struct timespec pause = {.tv_sec = 0, .tv_nsec = 1000000};
+  int rounds = 60000;
+  while (memcmp(before, bytes, length) == 0 && --rounds > 0) nanosleep(&pause, NULL);
+  fwrite(bytes, 1, length, stdout);
+  free(before);
+  return rounds == 0;
+}
+
 int main(int argc, char** argv) {
-  if (argc != 5 || (strcmp(argv[1], "show") != 0 && strcmp(argv[1], "write") != 0)) {
-    fprintf(stderr, "usage: patch show FILE OFFSET LENGTH | patch write FILE OFFSET TEXT\n");
+  const int known = argc == 5 && (strcmp(argv[1], "show") == 0 || strcmp(argv[1], "watch") == 0 ||
+                                  strcmp(argv[1], "write") == 0);
+  if (!known) {
+    fprintf(stderr, "usage: patch show|watch FILE OFFSET LENGTH | patch write FILE OFFSET TEXT\n");
     return 2;
   }
   const int writing = strcmp(argv[1], "write") == 0;
@@ -43,12 +62,15 @@ int main(int argc, char** argv) {
   if (memory == MAP_FAILED) fail("map", file);
   close(fd);
 
+  int status = 0;
   if (writing) {
     memcpy(memory + offset, argv[4], length);
     if (msync(memory, size, MS_SYNC) != 0) fail("sync", file);
+  } else if (strcmp(argv[1], "watch") == 0) {
+    status = watch(memory + offset, length);
   } else {
     fwrite(memory + offset, 1, length, stdout);
   }
   munmap(memory, size);
-  return fflush(stdout) == 0 ? 0 : 1;
+  return fflush(stdout) == 0 ? status : 1;
 }

@@ -84,15 +84,16 @@ struct Answer {
   std::function<void()> afterwards;
 };
 
-Answer moved_answer(const Moved& moved) {
+Answer moved_answer(const Device& device, const Moved& moved) {
   Answer answer;
   answer.json["at"] = moved.at.hex();
-  if (moved.whole || moved.extents.size() > kMaxExtents) {
+  answer.json["settled"] = device.status().settled;
+  if (!moved.extents || moved.extents->size() > kMaxExtents) {
     answer.json["whole"] = true;
     return answer;
   }
   Json list = Json::array();
-  for (const Extent& extent : moved.extents) {
+  for (const Extent& extent : *moved.extents) {
     list.push_back(Json::array({extent.offset, extent.length}));
   }
   answer.json["extents"] = std::move(list);
@@ -126,6 +127,7 @@ Answer attach(ExportTable& exports, const Request& request) {
   config.at = request.tid_or_head("at");
   config.size = request.bytes("size");
   config.read_only = request.flag("read_only");
+  config.resume = request.flag("resume");
   if (!config.read_only) {
     config.overlay = request.text("overlay");
     if (config.overlay.front() != '/') throw Invalid("'overlay' must be an absolute path");
@@ -133,8 +135,10 @@ Answer attach(ExportTable& exports, const Request& request) {
   const std::shared_ptr<Device> device = exports.attach(std::move(config));
   const Overlay::Status status = device->status();
   Answer answer;
-  answer.json = {
-      {"at", status.at.hex()}, {"size", device->size()}, {"dirty_bytes", status.dirty_bytes}};
+  answer.json = {{"at", status.at.hex()},
+                 {"size", device->size()},
+                 {"dirty_bytes", status.dirty_bytes},
+                 {"settled", status.settled}};
   return answer;
 }
 
@@ -168,23 +172,33 @@ Answer unfreeze(ExportTable& exports, const Request& request) {
 
 Answer committed(ExportTable& exports, const Request& request) {
   const std::shared_ptr<Device> device = exports.device(request.text("device"));
-  device->committed(request.tid("at"), request.flag("stored"));
-  const Overlay::Status status = device->status();
-  Answer answer;
-  answer.json = {{"at", status.at.hex()}, {"dirty_bytes", status.dirty_bytes}};
+  const Moved moved = device->committed(request.tid("at"), request.flag("stored"));
+  Answer answer = moved_answer(*device, moved);
+  answer.json["dirty_bytes"] = device->status().dirty_bytes;
   answer.afterwards = tidy_later(device);
   return answer;
 }
 
 Answer abort(ExportTable& exports, const Request& request) {
   const std::shared_ptr<Device> device = exports.device(request.text("device"));
-  Answer answer = moved_answer(device->abort());
+  const Moved moved = device->abort();
+  Answer answer = moved_answer(*device, moved);
   answer.afterwards = tidy_later(device);
   return answer;
 }
 
 Answer refresh(ExportTable& exports, const Request& request) {
-  return moved_answer(exports.device(request.text("device"))->refresh(request.tid_or_head("at")));
+  const std::shared_ptr<Device> device = exports.device(request.text("device"));
+  const Moved moved = device->refresh(request.tid_or_head("at"));
+  return moved_answer(*device, moved);
+}
+
+Answer settled(ExportTable& exports, const Request& request) {
+  const std::shared_ptr<Device> device = exports.device(request.text("device"));
+  device->settled();
+  Answer answer;
+  answer.json["dirty_bytes"] = device->status().dirty_bytes;
+  return answer;
 }
 
 Json status_of(const Device& device) {
@@ -199,6 +213,7 @@ Json status_of(const Device& device) {
           {"frozen_bytes", status.frozen_bytes},
           {"overlay_bytes", status.overlay_bytes},
           {"read_only", config.read_only},
+          {"settled", status.settled},
           {"error", status.error.empty() ? Json() : Json(status.error)}};
 }
 
@@ -222,9 +237,9 @@ Answer status(ExportTable& exports, const Request& request) {
 
 Answer answer_request(ExportTable& exports, const Request& request) {
   static const std::map<std::string, Answer (*)(ExportTable&, const Request&), std::less<>> kOps{
-      {"hello", hello},   {"attach", attach},     {"detach", detach},
-      {"freeze", freeze}, {"unfreeze", unfreeze}, {"committed", committed},
-      {"abort", abort},   {"refresh", refresh},   {"status", status}};
+      {"hello", hello},       {"attach", attach},       {"detach", detach}, {"freeze", freeze},
+      {"unfreeze", unfreeze}, {"committed", committed}, {"abort", abort},   {"refresh", refresh},
+      {"settled", settled},   {"status", status}};
   const std::string op = request.text("op");
   const auto found = kOps.find(op);
   if (found == kOps.end()) throw Invalid("no such op: " + op.substr(0, 40));

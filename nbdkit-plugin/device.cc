@@ -21,17 +21,26 @@ Device::Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database)
     view_ = database_->view(config_.volume, config_.at.value_or(database_->head()));
     size_ = config_.size != 0 ? rounded_up(config_.size) : rounded_up(view_->size());
   } else {
-    overlay_ =
-        Overlay::open(config_.overlay, rounded_up(config_.size), [&](std::optional<Tid> recorded) {
-          const std::optional<Tid> at = recorded ? recorded : config_.at;
-          return database_->view(config_.volume, at ? *at : database_->head());
-        });
+    overlay_ = Overlay::open(config_.overlay, rounded_up(config_.size),
+                             [&](auto recorded) { return first_view(recorded); });
     size_ = overlay_->size();
   }
   if (const std::uint64_t needed = view()->size(); size_ < needed) {
     throw Invalid("a device of " + std::to_string(size_) + " bytes is too small for " +
                   config_.volume + ", which has " + std::to_string(needed));
   }
+}
+
+std::shared_ptr<const View> Device::first_view(std::optional<Overlay::Recorded> recorded) const {
+  if (recorded && recorded->dirty) return database_->view(config_.volume, recorded->view);
+  if (recorded && config_.resume) {
+    try {
+      return database_->view(config_.volume, recorded->view);
+    } catch (const NotFound&) {
+      // Packed away, or the database was replaced; nothing is lost, as nothing is dirty.
+    }
+  }
+  return database_->view(config_.volume, config_.at.value_or(database_->head()));
 }
 
 std::shared_ptr<Overlay> Device::overlay() const {
@@ -87,7 +96,7 @@ void Device::unfreeze() {
   overlay()->unfreeze();
 }
 
-void Device::committed(Tid at, bool stored) {
+Moved Device::committed(Tid at, bool stored) {
   std::lock_guard step(step_mutex_);
   const std::shared_ptr<Overlay> overlay = this->overlay();
   const std::shared_ptr<const View> old_view = overlay->view();
@@ -98,21 +107,17 @@ void Device::committed(Tid at, bool stored) {
   std::shared_ptr<const View> next = database_->moved(old_view, at);
   // What others committed since the old view: all but the commit itself.
   const Tid others_until{stored && at > old_view->at() ? at.value - 1 : at.value};
-  std::optional<ExtentList> others = ExtentList{};
-  if (others_until > old_view->at()) {
-    Changes changes = database_->changes(*old_view, others_until);
-    others = changes.whole_file ? std::nullopt : std::optional(std::move(changes.extents));
-  }
-  overlay->committed(std::move(next), others);
+  Moved moved{at, changes(*old_view, others_until)};
+  overlay->committed(std::move(next), moved.extents);
+  return moved;
 }
 
-Moved Device::moved(const View& from, const View& to) const {
-  Moved moved{to.at(), false, {}};
-  if (from.at() == to.at()) return moved;
-  Changes changes = database_->changes(from, to.at());
-  moved.whole = changes.whole_file;
-  moved.extents = std::move(changes.extents);
-  return moved;
+// What differs at `to`; nothing: it may be anything.
+std::optional<ExtentList> Device::changes(const View& from, Tid to) const {
+  if (from.at() == to) return ExtentList{};
+  Changes changes = database_->changes(from, to);
+  if (changes.whole_file) return std::nullopt;
+  return std::move(changes.extents);
 }
 
 Moved Device::abort() {
@@ -121,10 +126,12 @@ Moved Device::abort() {
   const std::shared_ptr<const View> old_view = overlay->view();
   const std::shared_ptr<const View> next =
       database_->moved(old_view, std::max(old_view->at(), database_->head()));
-  Moved moved = this->moved(*old_view, *next);
-  ExtentList extents = overlay->abort(next);
-  extents.insert(extents.end(), moved.extents.begin(), moved.extents.end());
-  moved.extents = normalised(std::move(extents));
+  Moved moved{next->at(), changes(*old_view, next->at())};
+  ExtentList given_up = overlay->abort(next, moved.extents);
+  if (moved.extents) {
+    given_up.insert(given_up.end(), moved.extents->begin(), moved.extents->end());
+    moved.extents = normalised(std::move(given_up));
+  }
   return moved;
 }
 
@@ -132,14 +139,25 @@ Moved Device::refresh(std::optional<Tid> at) {
   std::lock_guard step(step_mutex_);
   const std::shared_ptr<const View> old_view = view();
   const std::shared_ptr<const View> next = database_->moved(old_view, at ? *at : database_->head());
-  Moved moved = this->moved(*old_view, *next);
+  Moved moved{next->at(), changes(*old_view, next->at())};
   if (config_.read_only) {
     std::lock_guard lock(mutex_);
     view_ = next;
+    if (!moved.extents || !moved.extents->empty()) settled_ = false;
   } else {
-    overlay()->move_view(next);
+    overlay()->move_view(next, moved.extents);
   }
   return moved;
+}
+
+void Device::settled() {
+  std::lock_guard step(step_mutex_);
+  if (config_.read_only) {
+    std::lock_guard lock(mutex_);
+    settled_ = true;
+  } else {
+    overlay()->settled();
+  }
 }
 
 void Device::tidy() {
@@ -180,6 +198,8 @@ Overlay::Status Device::status() const {
   if (!config_.read_only) return overlay()->status();
   Overlay::Status status;
   status.at = status.base = view()->at();
+  std::lock_guard lock(mutex_);
+  status.settled = settled_;
   return status;
 }
 

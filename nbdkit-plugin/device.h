@@ -26,6 +26,7 @@ struct DeviceConfig {
   std::string export_name;
   std::string volume;
   std::optional<Tid> at;  // nothing: the head
+  bool resume = false;    // at the view that the overlay had last, if it still means something
   std::uint64_t size = 0;
   bool read_only = false;
   std::string overlay;  // a directory; empty if read-only
@@ -34,8 +35,7 @@ struct DeviceConfig {
 // What a move of the view changed, for whoever keeps copies of pages.
 struct Moved {
   Tid at;
-  bool whole = false;
-  ExtentList extents;
+  std::optional<ExtentList> extents;  // nothing: anywhere
 };
 
 class Device {
@@ -62,9 +62,11 @@ class Device {
   };
   Frozen freeze();
   void unfreeze();
-  void committed(Tid at, bool stored);
+  Moved committed(Tid at, bool stored);
   Moved abort();
   Moved refresh(std::optional<Tid> at);
+  // Nobody has copies of pages of before the last move.
+  void settled();
   // Leaves to the overlay what need not be waited for.
   void tidy();
 
@@ -78,7 +80,8 @@ class Device {
   std::shared_ptr<Overlay> overlay() const;
 
  private:
-  Moved moved(const View& from, const View& to) const;
+  std::shared_ptr<const View> first_view(std::optional<Overlay::Recorded> recorded) const;
+  std::optional<ExtentList> changes(const View& from, Tid to) const;
 
   const DeviceConfig config_;
   const std::shared_ptr<ServedDatabase> database_;
@@ -87,9 +90,10 @@ class Device {
   std::mutex step_mutex_;  // one step of the agent at a time
 
   mutable std::mutex mutex_;
-  bool closed_ = false;               // guarded by mutex_, and so are the next two
+  bool closed_ = false;               // guarded by mutex_, and so are the next three
   std::shared_ptr<Overlay> overlay_;  // null if read-only
-  std::shared_ptr<const View> view_;  // of a read-only device
+  std::shared_ptr<const View> view_;  // of a read-only device, and so is the next
+  bool settled_ = false;
 };
 
 class DeviceExport : public Export {

@@ -22,7 +22,6 @@ Overlay::Overlay(std::string directory, File directory_file, StateFile state,
       size_(state.state().size),
       next_layer_(next_layer),
       state_(std::move(state)),
-      view_recorded_(snapshot.dirty()),
       snapshot_(std::make_shared<const Snapshot>(std::move(snapshot))) {}
 
 Overlay::~Overlay() {
@@ -83,6 +82,27 @@ void Overlay::Snapshot::read(std::uint64_t offset, std::span<std::byte> out) con
                    read_padded(*view, from, part);
                  }
                });
+}
+
+bool Overlay::Snapshot::dirty_where_stale() const {
+  if (!stale) return dirty();
+  return std::any_of(stale->begin(), stale->end(), [&](const Extent& extent) {
+    const std::uint64_t end = std::min(extent.end(), bottom->bits().pages() * kPageSize);
+    return extent.offset < end && !dirty_extents(extent.offset, end - extent.offset).empty();
+  });
+}
+
+void Overlay::Snapshot::move_to(std::shared_ptr<const View> next_view,
+                                const std::optional<ExtentList>& changed) {
+  ++below;
+  view = std::move(next_view);
+  if (stale && changed) {
+    stale->insert(stale->end(), changed->begin(), changed->end());
+    stale = normalised(std::move(*stale));
+  } else {
+    stale.reset();
+  }
+  base = settled() ? view->at() : std::min(base, view->at());
 }
 
 Overlay::SnapshotPtr Overlay::snapshot() const {
@@ -154,7 +174,6 @@ void Overlay::write_pages(std::uint64_t offset, std::uint64_t length,
     const SnapshotPtr now = snapshot();
     // What the edges were filled from is no longer what is below them.
     if ((has_head || has_tail) && now->below != shown->below) continue;
-    record_view(*now);
 
     Layer& layer = now->target();
     const ByteView head = has_head ? ByteView(edge[0]) : ByteView();
@@ -173,24 +192,16 @@ void Overlay::write_pages(std::uint64_t offset, std::uint64_t length,
   }
 }
 
-void Overlay::record_view(const Snapshot& snapshot) {
-  if (view_recorded_.load(std::memory_order_acquire)) return;
-  std::lock_guard lock(state_mutex_);
-  if (view_recorded_.load(std::memory_order_relaxed)) return;
-  OverlayState state = state_.state();
-  state.view = snapshot.view->at();
-  state.base = snapshot.base;
-  state_.save(state);
-  view_recorded_.store(true, std::memory_order_release);  // O4
-}
-
 void Overlay::flush() {
   try {
     std::lock_guard sync_lock(sync_mutex_);
     const SnapshotPtr now = snapshot();
-    now->bottom->sync();
-    now->top->sync();
+    if (now->dirty()) {
+      now->bottom->sync();
+      now->top->sync();
+    }
     std::lock_guard lock(state_mutex_);
+    if (!now->dirty() && doomed_.empty()) return;  // nothing was promised
     OverlayState state = state_.state();
     for (const Layer* layer : {now->bottom.get(), now->top.get()}) {
       for (NamedLayer* named : {&state.bottom, &state.top}) {
@@ -261,7 +272,6 @@ void Overlay::save_and_swap(Snapshot next) {
         doomed_.push_back(named.number);
       }
     }
-    view_recorded_.store(true, std::memory_order_release);
   }
   swap_in(std::move(next));
 }
@@ -322,7 +332,8 @@ void Overlay::fold() {
   }
 }
 
-void Overlay::committed(std::shared_ptr<const View> view, const std::optional<ExtentList>& others) {
+void Overlay::committed(std::shared_ptr<const View> view,
+                        const std::optional<ExtentList>& changed) {
   std::lock_guard control(control_mutex_);
   if (snapshot()->phase != Phase::kFrozen) throw Busy("no commit is under way");
   const std::shared_ptr<Layer> spare = new_layer();
@@ -330,22 +341,12 @@ void Overlay::committed(std::shared_ptr<const View> view, const std::optional<Ex
   Snapshot next = *snapshot();
   next.bottom = std::exchange(next.top, spare);
   next.phase = Phase::kPlain;
-  ++next.below;
-  const auto written_at = [&](const Extent& extent) {
-    const std::uint64_t first = extent.offset / kPageSize;
-    const std::uint64_t end = std::min(rounded_up(extent.end()), size_) / kPageSize;
-    if (first >= end) return false;
-    const PageBitmap::Run run = next.bottom->bits().run(first, end);
-    return run.set || run.count < end - first;
-  };
-  const bool touched =
-      !next.bottom->empty() && (!others || std::any_of(others->begin(), others->end(), written_at));
-  next.base = touched ? next.view->at() : view->at();  // O7
-  next.view = std::move(view);
+  next.move_to(std::move(view), changed);
   save_and_swap(std::move(next));
 }
 
-ExtentList Overlay::abort(std::shared_ptr<const View> view) {
+ExtentList Overlay::abort(std::shared_ptr<const View> view,
+                          const std::optional<ExtentList>& changed) {
   std::lock_guard control(control_mutex_);
   if (snapshot()->phase == Phase::kFrozen) throw Busy("a commit is under way");
   const std::shared_ptr<Layer> bottom = new_layer();
@@ -356,25 +357,32 @@ ExtentList Overlay::abort(std::shared_ptr<const View> view) {
   next.bottom = bottom;
   next.top = top;
   next.phase = Phase::kPlain;
-  ++next.below;
-  next.base = view->at();
-  next.view = std::move(view);
+  next.move_to(std::move(view), changed);
   save_and_swap(std::move(next));
   set_failure("");
   return given_up;
 }
 
-void Overlay::move_view(std::shared_ptr<const View> view) {
+void Overlay::move_view(std::shared_ptr<const View> view,
+                        const std::optional<ExtentList>& changed) {
   std::lock_guard control(control_mutex_);
   const WriteGate::Closed closed(gate_);
   Snapshot next = *snapshot();
   if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
   if (next.dirty()) throw Busy("there are uncommitted writes");
-  ++next.below;
-  next.base = view->at();
-  next.view = std::move(view);
-  view_recorded_.store(false, std::memory_order_release);
-  swap_in(std::move(next));
+  next.move_to(std::move(view), changed);
+  save_and_swap(std::move(next));
+}
+
+void Overlay::settled() {
+  std::lock_guard control(control_mutex_);
+  const WriteGate::Closed closed(gate_);
+  Snapshot next = *snapshot();
+  if (next.settled()) return;
+  if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
+  if (!next.dirty_where_stale()) next.base = next.view->at();
+  next.stale = ExtentList{};
+  save_and_swap(std::move(next));
 }
 
 void Overlay::tidy() {
@@ -399,7 +407,7 @@ void Overlay::destroy() {
     next.phase = Phase::kUnfolded;
     swap_in(std::move(next));
   }
-  abort(view());
+  abort(view(), ExtentList{});
   tidy();
   // The layers are empty now: whatever part of this a crash cuts off, nothing is left to lose.
   const SnapshotPtr last = snapshot();
@@ -421,6 +429,7 @@ Overlay::Status Overlay::status() const {
   }
   status.at = now->view->at();
   status.base = now->base;
+  status.settled = now->settled();
   const std::uint64_t bottom = now->bottom->bits().count() * kPageSize;
   const std::uint64_t top = now->top->bits().count() * kPageSize;
   switch (now->phase) {

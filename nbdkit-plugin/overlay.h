@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,15 +53,17 @@
 //     reader sees a transaction whole or not at all, and waits for no step.
 // O3  A writer is inside the gate while it writes to a layer and marks the page, and every swap is
 //     done with the gate closed. So no write lands in a layer that just froze or was dropped.
-// O4  While nothing is dirty the state file's view may be out of date; it is put right before the
-//     first page is marked.
+// O4  The state file always has the view and the base, so that after a crash the device can go on
+//     where it was.
 // O5  What flush() acknowledged survives a loss of power: data, then the durable bits, then the
 //     directory, then a state that says that the layer must be there. Layers that were never
 //     flushed may be missing after a loss of power, and count as empty.
 // O6  A layer's files go only after a state without it is on the disk.
-// O7  base() is a view such that whatever another client changed after it, in a block that is
-//     dirty here, has to be a conflict. It is the view on which the pages were written, or a later
-//     one if `committed` found that nothing of theirs changed in between.
+// O7  The base is a view such that whatever another client changed after it, in a block that is
+//     dirty here, has to be a conflict. Whoever writes may have seen a page long ago: the kernel
+//     keeps copies, and has some for a while after the view moved. Until settled() tells that there
+//     are none of before the move, `stale` has where they may be, and the base stays; it stays also
+//     if a page was written there meanwhile. While nothing is stale or dirty it is the view's tid.
 //
 // A crash before the sync in tidy() may bring back, as dirty, a layer that was committed. That is
 // harmless: what already landed compares equal, and a commit of it stores nothing (rule 5 of
@@ -74,9 +76,14 @@ namespace zbig {
 
 class Overlay {
  public:
-  // The view at `recorded`, the tid on which uncommitted writes were made; or the view that the
-  // caller wants, if there are none.
-  using ViewAt = std::function<std::shared_ptr<const View>(std::optional<Tid> recorded)>;
+  // What the state file says: the view, and whether there are uncommitted writes above it.
+  struct Recorded {
+    Tid view;
+    bool dirty = false;
+  };
+  // The view to begin with. It must be the recorded one if that is dirty. Nothing is recorded for a
+  // new overlay, and for a clean one of before a loss of power.
+  using ViewAt = std::function<std::shared_ptr<const View>(std::optional<Recorded> recorded)>;
 
   // Opens the overlay in `directory`, or makes one. `size`: of the device, a multiple of kPageSize;
   // 0: that of the view rounded up, or what it was if there are uncommitted writes. Throws Busy if
@@ -109,13 +116,19 @@ class Overlay {
   // The frozen writes are dirty again. Nothing happens if it is not frozen. If folding fails (no
   // space) it is tried again at the next freeze; no write is lost meanwhile.
   void unfreeze();
-  // The frozen writes are in `view`. `others`: where other clients changed something between the
-  // old view and this one (O7); nothing: anywhere. Throws Busy if it is not frozen.
-  void committed(std::shared_ptr<const View> view, const std::optional<ExtentList>& others);
+  //
+  // The next three move the view. `changed`: where other clients changed something between the old
+  // view and this one (O7); nothing: anywhere.
+  //
+  // The frozen writes are in `view`. Throws Busy if it is not frozen.
+  void committed(std::shared_ptr<const View> view, const std::optional<ExtentList>& changed);
   // Gives up all writes and returns where they were. Throws Busy while frozen.
-  ExtentList abort(std::shared_ptr<const View> view);
+  ExtentList abort(std::shared_ptr<const View> view, const std::optional<ExtentList>& changed);
   // Throws Busy if anything is dirty.
-  void move_view(std::shared_ptr<const View> view);
+  void move_view(std::shared_ptr<const View> view, const std::optional<ExtentList>& changed);
+  // Nobody has a copy of a page of before the last move of the view, nor a write to one on its way.
+  // Throws Busy while frozen.
+  void settled();
   // Brings to the disk, and removes from it, what a step above left for later.
   void tidy();
   // Removes the overlay's files. The object must not be used afterwards.
@@ -127,6 +140,7 @@ class Overlay {
     std::uint64_t dirty_bytes = 0;   // not counting what is frozen
     std::uint64_t frozen_bytes = 0;  // of the commit under way
     std::uint64_t overlay_bytes = 0;
+    bool settled = true;
     std::string error;  // why the last fold or flush failed; empty if it did not
   };
   Status status() const;
@@ -144,7 +158,8 @@ class Overlay {
     std::shared_ptr<Layer> bottom;
     std::shared_ptr<Layer> top;  // null in a Frozen, which shows none of it
     Phase phase = Phase::kPlain;
-    Tid base;                 // O7; the view's tid while nothing is dirty
+    Tid base;  // O7, and so is the next; nothing: anywhere
+    std::optional<ExtentList> stale = ExtentList{};
     std::uint64_t below = 0;  // counts the changes of what is below a clean page
 
     bool dirty() const { return !bottom->empty() || !top->empty(); }
@@ -154,6 +169,10 @@ class Overlay {
     void for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const;
     ExtentList dirty_extents(std::uint64_t offset, std::uint64_t length) const;
     void read(std::uint64_t offset, std::span<std::byte> out) const;
+
+    bool settled() const { return stale && stale->empty(); }
+    bool dirty_where_stale() const;
+    void move_to(std::shared_ptr<const View> next_view, const std::optional<ExtentList>& changed);
   };
   using SnapshotPtr = std::shared_ptr<const Snapshot>;
 
@@ -167,7 +186,6 @@ class Overlay {
                               std::uint64_t size);
   // The range widened to whole pages (O1). `bytes`: nothing to write zeros.
   void write_pages(std::uint64_t offset, std::uint64_t length, std::optional<ByteView> bytes);
-  void record_view(const Snapshot& snapshot);
   std::shared_ptr<Layer> new_layer();
   // From unfolded to plain.
   void fold();
@@ -188,7 +206,6 @@ class Overlay {
   std::mutex state_mutex_;
   StateFile state_;                    // guarded by state_mutex_
   std::vector<std::uint64_t> doomed_;  // likewise; layers to remove once the state is synced (O6)
-  std::atomic<bool> view_recorded_ = false;  // O4; changes to false with the gate closed
 
   mutable std::mutex snapshot_mutex_;
   SnapshotPtr snapshot_;  // guarded by snapshot_mutex_

@@ -88,7 +88,6 @@ Overlay::Snapshot Overlay::load_layers(const std::string& directory, const Overl
   Snapshot snapshot;
   snapshot.bottom = load(state.bottom);
   snapshot.top = load(state.top);
-  snapshot.base = state.base;
   return snapshot;
 }
 
@@ -110,10 +109,18 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
     snapshot = load_layers(directory, state, state.size);
     dirty = snapshot.dirty();
   }
-  snapshot.view = view_at(dirty ? std::optional(state.view) : std::nullopt);
+  // No kernel's copies of pages survive a loss of power, so a clean overlay means nothing then.
+  const bool means_something = dirty || (state_file && state.boot_id == boot_id());
+  snapshot.view =
+      view_at(means_something ? std::optional(Recorded{state.view, dirty}) : std::nullopt);
+  const Tid at = snapshot.view->at();
+  if (!means_something) state.view = state.base = at;
+  // O7: where pages may be stale is not recorded, only that some may be.
+  if (state.base != at || state.view != at) snapshot.stale.reset();
+  state.view = at;
+  state.base = snapshot.base = std::min(state.base, at);
   if (!dirty) {
     state.size = size != 0 ? size : rounded_up(snapshot.view->size());
-    state.view = state.base = snapshot.base = snapshot.view->at();
     snapshot.bottom = Layer::create(directory, next_layer++, state.size);
     snapshot.top = Layer::create(directory, next_layer++, state.size);
     state.bottom = {snapshot.bottom->number(), false};
@@ -122,9 +129,9 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
     throw Invalid("the overlay in " + directory + " holds uncommitted writes of a device of " +
                   std::to_string(state.size) + " bytes, not " + std::to_string(size));
   } else if (size > state.size) {
-    const std::shared_ptr<const View> view = snapshot.view;
-    snapshot = load_layers(directory, state, size);
-    snapshot.view = view;
+    Snapshot larger = load_layers(directory, state, size);
+    snapshot.bottom = std::move(larger.bottom);
+    snapshot.top = std::move(larger.top);
     state.size = size;
   }
   state.boot_id = boot_id();

@@ -226,7 +226,7 @@ std::int64_t zbig_get_size(void* handle) noexcept {
 }
 
 // Writes of parts of pages are served too, and the minimum says so: libnbd refuses smaller requests
-// than it on the client's side, and nbdfuse sends what a program passes to write(2).
+// than it on the client's side, and front ends send what a program passes to write(2).
 // The preferred size is no whole block: clients take it for the size of their requests, and what a
 // thread has read from the page cache should still be in the processor's when it goes to the socket
 // (requests of 2 MiB cost a third more processor time).

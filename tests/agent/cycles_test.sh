@@ -13,7 +13,7 @@ zbig create "$db" /A --size 1M
 zbig create "$db" /B --size 1M
 start_agent
 fuse=()
-[ -w /dev/fuse ] && command -v nbdfuse fusermount3 > /dev/null && fuse=(--fuse "$work/file")
+[ -w /dev/fuse ] && command -v fusermount3 > /dev/null && fuse=(--fuse "$work/file")
 
 traces() {
     echo "descriptors $(find "/proc/$agent/fd" -mindepth 1 | wc -l)"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# Devices as files: where they are made, what happens to the mount when the server, nbdfuse or the
+# Devices as files: where they are made, what happens to them when the server, zbig-fuse or the
 # agent dies, and that nothing stays behind.
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
@@ -68,7 +68,7 @@ expect 0 zbig attach "$db" /A --fuse here
 same "dirty" "$(status_of ./here dirty_bytes)" 65536
 part_is 2 one
 
-step "the server dies: the file is mounted again, with what was flushed"
+step "the server dies: the file stays, with what was flushed"
 kill -9 "$(server_pid)"
 until_true 15 part_is 2 one ||
     fail "the file does not come back: $(zbig status ./here)"
@@ -77,19 +77,19 @@ put here 3
 expect 0 zbig commit ./here
 zbig export "$db" /A --offset 131072 --length 131072 | cmp - <(cat one one)
 
-step "nbdfuse dies: the same"
+step "zbig-fuse dies: another makes the file"
 fuse=$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")
 put here 4
 kill -9 "$fuse"
 until_true 15 part_is 4 one ||
     fail "the file does not come back: $(zbig status ./here)"
 
-step "the agent dies: the file works on, and the next agent has the same mount"
+step "the agent dies: the file works on, and the next agent has the same"
 fuse=$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")
 kill_agent
 put here 5
 start_agent
-same "nbdfuse" "$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")" "$fuse"
+same "zbig-fuse" "$(cut -d ' ' -f 1 "$state/devices/$name/fuse.lock")" "$fuse"
 expect 0 zbig commit ./here
 zbig export "$db" /A --offset 262144 --length 131072 | cmp - <(cat one one)
 

@@ -56,7 +56,7 @@ show_logs() {
 at_end '[ "$status" = 0 ] || [ "$status" = 77 ] || show_logs 2> /dev/null'
 
 need_fuse() {
-    need nbdfuse fusermount3
+    need fusermount3
     [ -w /dev/fuse ] || skip "/dev/fuse is not there for this user"
 }
 

@@ -40,10 +40,10 @@ def operations(server):
     report.equal("hello", (hello["url"], hello["last_tid"], hello["pid"]),
                  ("file://" + os.path.join(server.folder, "Data.fs"), HEAD, server.process.pid))
     report.equal("attach", server.attach("d", "/a", "/a"),
-                 {"ok": True, "at": HEAD, "size": SIZE, "dirty_bytes": 0})
+                 {"ok": True, "at": HEAD, "size": SIZE, "dirty_bytes": 0, "settled": True})
     report.equal("status", server.ok("status"), {"ok": True, "devices": [
         {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE, "dirty_bytes": 0,
-         "frozen_bytes": 0, "read_only": False, "error": None,
+         "frozen_bytes": 0, "read_only": False, "settled": True, "error": None,
          "overlay_bytes": server.ok("status")["devices"][0]["overlay_bytes"]}]})
 
     # Out of turn, and names that are taken or unknown.
@@ -102,7 +102,7 @@ def operations(server):
             "no transaction")
     refused(server.control("committed", device="d", at=FIRST, stored=True), "invalid", "older")
     report.equal("committed", server.ok("committed", device="d", at=committed, stored=True),
-                 {"ok": True, "at": committed, "dirty_bytes": 0})
+                 {"ok": True, "at": committed, "dirty_bytes": 0, "settled": True, "extents": []})
     expected = bytearray(before)
     expected[5 * PAGE:5 * PAGE + 100] = b"1" * 100
     expected[6 * PAGE:6 * PAGE + 100] = b"2" * 100
@@ -113,7 +113,10 @@ def operations(server):
     handle.pwrite(b"3", 9 * PAGE)
     zbig_ok("import", os.path.join(server.folder, "Data.fs"), "/a", change, "--offset", 9 * PAGE)
     others = server.ok("hello")["last_tid"]
-    server.ok("committed", device="d", at=others, stored=False)
+    reply = server.ok("committed", device="d", at=others, stored=False)
+    changed_both(reply)
+    report.equal("settled", reply["settled"], False)
+    server.ok("settled", device="d")
     status = server.ok("status", device="d")["devices"][0]
     report.equal("the view moved", (status["at"], status["dirty_bytes"]), (others, PAGE))
     report.equal("base", server.ok("freeze", device="d")["at"], committed)
@@ -129,6 +132,18 @@ def operations(server):
     reply = server.ok("refresh", device="d", at="head")
     report.equal("refresh to the head", reply["at"], others)
     changed_both(reply)
+
+    # The base of what is written to a page that somebody may have a copy of from before.
+    status = server.ok("status", device="d")["devices"][0]
+    report.equal("not settled", (reply["settled"], status["settled"]), (False, False))
+    handle.pwrite(b"5", 5 * PAGE)
+    server.ok("settled", device="d")
+    report.true("settled", server.ok("status", device="d")["devices"][0]["settled"])
+    report.equal("base", server.ok("freeze", device="d")["at"], HEAD)
+    refused(server.control("committed", device="d", at=HEAD, stored=True), "invalid", "older")
+    server.ok("unfreeze", device="d")
+    server.ok("abort", device="d")
+    server.ok("settled", device="d")
 
     # Detach with each of its ways.
     handle.pwrite(b"4", 0)

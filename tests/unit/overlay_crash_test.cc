@@ -31,14 +31,45 @@ std::uint64_t dirty_bytes(const Overlay& overlay) { return overlay.status().dirt
 
 TEST_F(OverlayTest, OverlayCrash_Killed_WritesAreDirtyOnTheirOwnView) {
   auto overlay = open();
-  overlay->move_view(next_view_);
+  overlay->move_view(next_view_, ExtentList{});
   overlay->write(100, filled(5000, 1));
   const auto shown = read(*overlay);
+  view_ = next_view_;
   const auto again = open(copy_as_killed("killed"));
   EXPECT_EQ(recorded_, kSecond);
   EXPECT_EQ(dirty_bytes(*again), 2 * kPageSize);
   EXPECT_EQ(again->status().base, kSecond);
   EXPECT_EQ(read(*again, 0, 2 * kPageSize), std::vector(shown.begin(), shown.begin() + 8192));
+}
+
+// The kernel has pages of the first view still, when the server is started again.
+TEST_F(OverlayTest, OverlayCrash_KilledBeforeItSettled_BaseStaysOld) {
+  auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{{0, kPageSize}});
+  view_ = next_view_;
+  auto again = open(copy_as_killed("clean"));
+  EXPECT_FALSE(again->status().settled);
+  again->write(0, filled(1, 1));
+  again->settled();
+  EXPECT_EQ(again->status().base, kFirst);
+  overlay->write(0, filled(1, 1));
+  again = open(copy_as_killed("dirty"));
+  EXPECT_EQ(recorded_, kSecond);
+  EXPECT_FALSE(again->status().settled);
+  EXPECT_EQ(again->status().base, kFirst);
+  again.reset();
+  overlay->abort(next_view_, ExtentList{});
+  overlay->settled();
+  EXPECT_TRUE(open(copy_as_killed("settled"))->status().settled);
+}
+
+TEST_F(OverlayTest, OverlayCrash_RebootedBeforeItSettled_NobodyHasOldPages) {
+  const auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{{0, kPageSize}});
+  view_ = next_view_;
+  const auto again = open(copy_as_after_reboot("rebooted"));
+  EXPECT_TRUE(again->status().settled);
+  EXPECT_EQ(again->status().base, kSecond);
 }
 
 TEST_F(OverlayTest, OverlayCrash_KilledWhileFrozen_FoldsBack) {
@@ -84,7 +115,7 @@ TEST_F(OverlayTest, OverlayCrash_KilledRightAfterACommit_OnlyWhatCameSinceIsDirt
 TEST_F(OverlayTest, OverlayCrash_KilledRightAfterAnAbort_NothingIsDirty) {
   const auto overlay = open();
   overlay->write(0, filled(2 * kPageSize, 1));
-  overlay->abort(next_view_);
+  overlay->abort(next_view_, ExtentList{});
   const auto again = open(copy_as_killed("killed"));
   EXPECT_EQ(dirty_bytes(*again), 0u);
 }

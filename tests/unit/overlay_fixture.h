@@ -71,8 +71,8 @@ class OverlayTest : public testing::Test {
 
   std::string directory() const { return (root_ / "overlay").string(); }
   std::unique_ptr<Overlay> open(const std::string& directory, std::uint64_t size = kSize) {
-    return Overlay::open(directory, size, [&](std::optional<Tid> recorded) {
-      recorded_ = recorded;
+    return Overlay::open(directory, size, [&](std::optional<Overlay::Recorded> recorded) {
+      recorded_ = recorded && recorded->dirty ? std::optional(recorded->view) : std::nullopt;
       return view_;
     });
   }

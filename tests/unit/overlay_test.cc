@@ -96,7 +96,7 @@ TEST_F(OverlayTest, Overlay_RandomWritesAndSteps_AgreesWithAModel) {
         break;
       case 3:
         if (frozen || below_n(3) != 0) break;
-        overlay->abort(std::make_shared<BufferView>(tid, below));
+        overlay->abort(std::make_shared<BufferView>(tid, below), ExtentList{});
         shown = below;
         break;
       case 4:
@@ -195,18 +195,22 @@ TEST_F(OverlayTest, Overlay_StepOutOfTurn_IsBusy) {
   EXPECT_THROW(overlay->committed(next_view_, ExtentList{}), Busy);
   EXPECT_THROW(overlay->frozen(), Busy);
   overlay->write(0, filled(1, 1));
-  EXPECT_THROW(overlay->move_view(next_view_), Busy);
+  EXPECT_THROW(overlay->move_view(next_view_, ExtentList{}), Busy);
   overlay->freeze();
   EXPECT_THROW(overlay->freeze(), Busy);
-  EXPECT_THROW(overlay->abort(next_view_), Busy);
-  EXPECT_THROW(overlay->move_view(next_view_), Busy);
+  EXPECT_THROW(overlay->abort(next_view_, ExtentList{}), Busy);
+  EXPECT_THROW(overlay->move_view(next_view_, ExtentList{}), Busy);
+  overlay->committed(next_view_, std::nullopt);
+  overlay->freeze();
+  EXPECT_THROW(overlay->settled(), Busy);
   EXPECT_EQ(message_of<Busy>([&] { open(); }), "the overlay in " + directory() + " is in use");
 }
 
 TEST_F(OverlayTest, Overlay_Aborted_ShowsTheNewViewAndSaysWhatWasGivenUp) {
   const auto overlay = open();
   overlay->write(3 * kPageSize, filled(kPageSize, 1));
-  EXPECT_THAT(overlay->abort(next_view_), ElementsAre(Extent{3 * kPageSize, kPageSize}));
+  EXPECT_THAT(overlay->abort(next_view_, ExtentList{}),
+              ElementsAre(Extent{3 * kPageSize, kPageSize}));
   EXPECT_EQ(read(*overlay), read(*next_view_));
   EXPECT_EQ(overlay->status().dirty_bytes, 0u);
 }
@@ -252,22 +256,77 @@ TEST_F(OverlayTest, Overlay_OthersChangedWhatWasWrittenDuringACommit_BaseStaysOl
   EXPECT_EQ(overlay->status().base, kFirst);
 }
 
-TEST_F(OverlayTest, Overlay_OthersChangedSomethingElse_BaseIsTheNewView) {
+TEST_F(OverlayTest, Overlay_OthersChangedSomethingElse_BaseIsTheNewViewOnceSettled) {
   const auto overlay = open();
   overlay->freeze();
   overlay->write(5 * kPageSize, filled(1, 1));
   overlay->committed(next_view_, ExtentList{{0, 5 * kPageSize}, {6 * kPageSize, kPageSize}});
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->settled();
   EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_WrittenToAStalePage_BaseStaysOldUntilCommitted) {
+  const auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{{4 * kPageSize, 3 * kPageSize}});
+  EXPECT_EQ(overlay->status().base, kFirst);
+  EXPECT_FALSE(overlay->status().settled);
+  overlay->write(6 * kPageSize, filled(1, 1));
+  overlay->settled();
+  overlay->settled();
+  EXPECT_TRUE(overlay->status().settled);
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->freeze();
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->committed(next_view_, ExtentList{});
+  EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_WrittenElsewhereWhileStale_BaseIsTheNewViewOnceSettled) {
+  const auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{{4 * kPageSize, 3 * kPageSize}});
+  overlay->write(7 * kPageSize, filled(1, 1));
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->settled();
+  EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_NothingOfItChanged_IsSettledAtOnce) {
+  const auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{});
+  EXPECT_TRUE(overlay->status().settled);
+  EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_AbortedOverOthersChanges_BaseStaysOldUntilSettled) {
+  const auto overlay = open();
+  overlay->write(0, filled(1, 1));
+  overlay->abort(next_view_, ExtentList{{0, kPageSize}});
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->settled();
+  EXPECT_EQ(overlay->status().base, kSecond);
+}
+
+TEST_F(OverlayTest, Overlay_MovedBackAndForth_BaseIsTheOldest) {
+  const auto overlay = open();
+  overlay->move_view(next_view_, ExtentList{{0, kPageSize}});
+  overlay->settled();
+  overlay->move_view(view_, ExtentList{{0, kPageSize}});
+  EXPECT_EQ(overlay->status().base, kFirst);
+  overlay->move_view(next_view_, ExtentList{{0, kPageSize}});
+  EXPECT_EQ(overlay->status().base, kFirst);
 }
 
 TEST_F(OverlayTest, Overlay_NobodyKnowsWhatOthersChanged_BaseStaysOldIfAnythingWasWritten) {
   const auto overlay = open();
   overlay->freeze();
   overlay->committed(next_view_, std::nullopt);
+  overlay->settled();
   EXPECT_EQ(overlay->status().base, kSecond);
   overlay->freeze();
   overlay->write(0, filled(1, 1));
   overlay->committed(std::make_shared<BufferView>(Tid{0x3000}, filled(kSize, 1)), std::nullopt);
+  overlay->settled();
   EXPECT_EQ(overlay->status().base, kSecond);
 }
 
@@ -392,7 +451,7 @@ class SteppingView : public BufferView {
 TEST_F(OverlayTest, Overlay_ViewMovesWhileAPageIsFilled_RestComesFromTheNewView) {
   std::unique_ptr<Overlay> overlay;
   view_ = std::make_shared<SteppingView>(kFirst, filled(kSize, 1),
-                                         [&] { overlay->move_view(next_view_); });
+                                         [&] { overlay->move_view(next_view_, ExtentList{}); });
   overlay = open();
   overlay->write(100, filled(10, 9));
   auto model = read(*next_view_);

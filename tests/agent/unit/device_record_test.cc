@@ -24,7 +24,6 @@ DeviceRecord sample() {
   record.fuse_path = "/mnt/\xff";  // a path need not be UTF-8
   record.complete = true;
   record.attached = false;
-  record.cached_base = Tid{7};
   return record;
 }
 
@@ -34,7 +33,6 @@ TEST(DeviceRecord, Text_ReadAgain_IsTheSame) {
   const DeviceRecord again = device_record_from(to_text(record));
   EXPECT_EQ(to_text(again), to_text(record));
   EXPECT_EQ(again.pinned, record.pinned);
-  EXPECT_EQ(again.cached_base, record.cached_base);
   EXPECT_EQ(again.front_end, record.front_end);
   EXPECT_EQ(again.attached, false);
 }

@@ -38,7 +38,7 @@ class DirtyReaderTest : public testing::Test {
     }
     const std::vector<std::string> command = {
         "nbdkit", "-f", "-U", socket_, "file", file_, "--filter=delay", "rdelay=1ms"};
-    server_ = ServiceProcess::start(dir_ / "lock", "test", command, dir_ / "log");
+    server_ = ServiceProcess::start(dir_ / "lock", command, dir_ / "log");
     for (int i = 0; i < 500 && ::access(socket_.c_str(), F_OK) != 0; ++i) ::usleep(10000);
   }
   void TearDown() override { server_->stop(milliseconds(1000)); }

@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 class ServiceProcessTest : public testing::Test {
  protected:
   ServiceProcess start(std::vector<std::string> command) {
-    return ServiceProcess::start(dir_ / "lock", "a tag", command, dir_ / "log");
+    return ServiceProcess::start(dir_ / "lock", command, dir_ / "log");
   }
   std::optional<ServiceProcess> find() { return ServiceProcess::find(dir_ / "lock"); }
   test::TempDir dir_;
@@ -26,7 +26,6 @@ TEST_F(ServiceProcessTest, Find_WhileItRuns_IsThatOne) {
   const auto found = find();
   ASSERT_TRUE(found);
   EXPECT_EQ(found->pid(), process.pid());
-  EXPECT_EQ(found->tag(), "a tag");
   EXPECT_TRUE(found->alive());
   EXPECT_THROW(start({"sleep", "100"}), Busy);
   EXPECT_TRUE(found->stop(milliseconds(5000)));
@@ -51,24 +50,6 @@ TEST_F(ServiceProcessTest, Start_NoSuchProgram_EndsAndSaysWhy) {
   const ServiceProcess process = start({"no-such-program-of-zbig"});
   EXPECT_TRUE(process.wait_end(milliseconds(5000)));
   EXPECT_EQ(last_line_of(dir_ / "log"), "no-such-program-of-zbig: cannot be executed");
-}
-
-TEST(RunCommand, Output_AndStatus) {
-  const std::vector<std::string> command = {"sh", "-c", "echo out; echo err >&2; exit 3"};
-  const CommandResult result = run_command(command, milliseconds(5000));
-  EXPECT_EQ(result.status, 3);
-  EXPECT_EQ(result.output, "out\nerr");
-}
-
-TEST(RunCommand, TooLong_IsKilled) {
-  const std::vector<std::string> command = {"sleep", "100"};
-  EXPECT_EQ(run_command(command, milliseconds(50)).status, -1);
-}
-
-TEST(SyncFile, Errors_AreThrown) {
-  const test::TempDir dir;
-  EXPECT_THROW(sync_file_with_deadline(dir / "nothing", milliseconds(5000)), NotFound);
-  sync_file_with_deadline(dir.path(), milliseconds(5000));
 }
 
 }  // namespace
