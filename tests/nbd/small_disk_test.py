@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""The overlay's file system is full, or becomes read-only: the program that writes is told, what was
-acknowledged is there, and the device goes on when there is room again."""
+"""The overlay's file system is full, or becomes read-only: the program that writes is told,
+what was acknowledged is there, and the device goes on when there is room again."""
 import os
 import subprocess
 
