@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
 #include <poll.h>
@@ -55,7 +56,7 @@ Fd connect_unix_socket(const std::string& path) {
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) throw_errno("make a socket", errno);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    throw Unavailable("connect to " + path + ": " + std::strerror(errno));
+    throw Unavailable("connect to " + path + ": " + std::generic_category().message(errno));
   }
   return fd;
 }
@@ -95,7 +96,9 @@ Json ControlClient::request(const Json& request, std::chrono::milliseconds timeo
     wait_for(fd.get(), POLLOUT, deadline, socket_path_, needed);
     const ssize_t n = ::send(fd.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (n < 0) throw Unavailable("the server at " + socket_path_ + ": " + std::strerror(errno));
+    if (n < 0)
+      throw Unavailable("the server at " + socket_path_ + ": " +
+                        std::generic_category().message(errno));
     done += static_cast<std::size_t>(n);
   }
   std::string reply;

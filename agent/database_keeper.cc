@@ -31,7 +31,7 @@ constexpr milliseconds kRetryLockEvery{1000};
 }  // namespace
 
 void Database::start() {
-  keeper_ = std::jthread([this](std::stop_token stop) { keep(stop); });
+  keeper_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
 }
 
 bool Database::wait_recovered(milliseconds timeout) {

@@ -63,7 +63,8 @@ std::string FuseMount::node_for(const std::string& wanted, const std::string& na
 void FuseMount::start(const std::string& uri, bool read_only) {
   if (::access("/dev/fuse", R_OK | W_OK) != 0) {
     throw HintedError(ErrorCode::kUnavailable,
-                      std::string("no FUSE on this machine: /dev/fuse: ") + std::strerror(errno),
+                      std::string("no FUSE on this machine: /dev/fuse: ") +
+                          std::generic_category().message(errno),
                       "--socket-only attaches without it, for NBD clients");
   }
   std::vector<std::string> command = {places_.program, "--foreground", "--uri", uri,

@@ -63,7 +63,8 @@ void send_all(const Socket& socket, const std::string& text, const std::string& 
     if (n < 0 && errno == EINTR) continue;
     // An agent that refuses a request early answers and closes: read that answer.
     if (n < 0 && errno == EPIPE) return;
-    if (n < 0) throw Unavailable("the agent at " + path + ": " + std::strerror(errno));
+    if (n < 0)
+      throw Unavailable("the agent at " + path + ": " + std::generic_category().message(errno));
     done += static_cast<std::size_t>(n);
   }
 }
@@ -170,10 +171,10 @@ void AgentClient::start_if_needed() const {
   pid_t pid = 0;
   const int error = ::posix_spawnp(&pid, program.c_str(), nullptr, nullptr, words.data(), environ);
   if (error != 0) {
-    throw AdvisedError(
-        ErrorCode::kUnavailable,
-        "no agent runs, and " + program + " cannot be started: " + std::strerror(error),
-        "start zbigd by hand; `zbigd --help` tells how");
+    throw AdvisedError(ErrorCode::kUnavailable,
+                       "no agent runs, and " + program +
+                           " cannot be started: " + std::generic_category().message(error),
+                       "start zbigd by hand; `zbigd --help` tells how");
   }
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -191,7 +192,8 @@ Json AgentClient::request(const std::string& method, const std::string& target, 
   const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (const int error = connect_to(socket, socket_); error != 0) {
     throw AdvisedError(
-        ErrorCode::kUnavailable, "no agent at " + socket_ + ": " + std::strerror(error),
+        ErrorCode::kUnavailable,
+        "no agent at " + socket_ + ": " + std::generic_category().message(error),
         error == EACCES ? "it is another user's; become that user, or choose a socket with --socket"
                         : "start it: zbigd" + (chosen_ ? " --socket " + socket_ : std::string()));
   }

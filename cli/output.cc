@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <system_error>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -99,7 +100,7 @@ void Output::fail(const std::string& what) const {
   const int error = errno;
   const std::string sentence = what + " " + name_ + " at " + std::to_string(position_);
   // The reader of a pipe went away: no storage is unavailable, which is what throw_errno would say.
-  if (error == EPIPE) throw Failed(sentence + ": " + std::strerror(EPIPE));
+  if (error == EPIPE) throw Failed(sentence + ": " + std::generic_category().message(EPIPE));
   throw_errno(sentence, error);
 }
 

@@ -203,7 +203,7 @@ NbdSocket nbd_connect(const std::string& socket_path, const std::string& export_
   while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     // EAGAIN: the server has not yet accepted the connections of others. There is no event for it.
     if (errno != EAGAIN && errno != EINTR) {
-      throw Unavailable(where + ": " + std::strerror(errno));
+      throw Unavailable(where + ": " + std::generic_category().message(errno));
     }
     if (std::chrono::steady_clock::now() >= deadline)
       throw Unavailable(where + ": no answer in time");
