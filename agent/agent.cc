@@ -174,12 +174,14 @@ CommitOutcome Agent::commit(const std::vector<std::string>& devices, const Trans
 
 void Agent::abort(const std::vector<std::string>& devices) {
   std::vector<Found> found;
+  found.reserve(devices.size());
   for (const std::string& device : devices) found.push_back(find(device));
   for (const Found& item : found) item.database->abort(item.name);
 }
 
 void Agent::refresh(const std::vector<std::string>& devices) {
   std::vector<Found> found;
+  found.reserve(devices.size());
   for (const std::string& device : devices) found.push_back(find(device));
   for (const Found& item : found) item.database->refresh(item.name);
 }

@@ -118,7 +118,8 @@ std::string device_name_from(const std::string& volume) {
   return valid_device_name(name) ? name : name + "-1";
 }
 
-DeviceStore::DeviceStore(std::string state_directory) : devices_(state_directory + "/devices") {
+DeviceStore::DeviceStore(const std::string& state_directory)
+    : devices_(state_directory + "/devices") {
   make_directories(devices_, 0700);
 }
 

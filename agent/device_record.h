@@ -55,7 +55,7 @@ std::string device_name_from(const std::string& volume);
 // The folder of devices.
 class DeviceStore {
  public:
-  explicit DeviceStore(std::string state_directory);
+  explicit DeviceStore(const std::string& state_directory);
 
   std::string directory(const std::string& name) const;
   std::string overlay(const std::string& name) const { return directory(name) + "/overlay"; }

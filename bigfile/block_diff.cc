@@ -69,6 +69,7 @@ std::vector<BlockDiff::Slot> BlockDiff::slots(const Objects& objects) const {
       throw Corrupt(describe_object(volume_.blktab, objects.at()) + ": a BTree of too many levels");
     }
     std::vector<Oid> oids;
+    oids.reserve(level.size());
     for (const Slot& slot : level) oids.push_back(slot.oid);
     objects.want(oids);
     std::vector<Slot> next;
@@ -105,6 +106,7 @@ void BlockDiff::visit_leaves(const Objects& objects, std::span<const Slot> slots
   for (std::size_t at = 0; at < slots.size(); at += kBatch) {
     const auto some = slots.subspan(at, std::min(kBatch, slots.size() - at));
     std::vector<Oid> oids;
+    oids.reserve(some.size());
     for (const Slot& slot : some) oids.push_back(slot.oid);
     objects.want(oids);
     for (const Slot& slot : some) {
@@ -301,6 +303,7 @@ void BlockDiff::compare_chunks(BlockDelta& delta, Oid before, Oid after) const {
   std::vector<Extent> extents;
   const auto add = [&](const Objects& objects, const std::vector<const Chunk*>& chunks) {
     std::vector<Ref> refs;
+    refs.reserve(chunks.size());
     for (const Chunk* chunk : chunks) refs.push_back(chunk->zdata);
     const auto zdata = objects.block_objects(refs);
     for (std::size_t i = 0; i < chunks.size(); ++i) {

@@ -130,6 +130,7 @@ class Reader {
     const std::vector<const ChunkPart*> rest = read_as_guessed();
     if (rest.empty()) return;
     std::vector<Ref> refs;
+    refs.reserve(rest.size());
     for (const ChunkPart* chunk : rest) refs.push_back(chunk->chunk.zdata);
     const std::vector<BlockObject> zdata =
         block_objects(refs, [&](std::size_t i) -> const BlockPart& { return *rest[i]->part; });

@@ -145,7 +145,7 @@ class CachedView final : public View {
 
 }  // namespace
 
-std::shared_ptr<const View> View::open(std::shared_ptr<const Storage> storage, Volume volume,
+std::shared_ptr<const View> View::open(std::shared_ptr<const Storage> storage, const Volume& volume,
                                        Tid at) {
   auto found = volume_at(*storage, volume, at);
   if (!found) {

@@ -25,8 +25,8 @@ class View {
  public:
   // Throws NotFound if the volume does not exist at `at`, Corrupt, Unsupported if it is larger than
   // 2^63 - 1 bytes.
-  static std::shared_ptr<const View> open(std::shared_ptr<const Storage> storage, Volume volume,
-                                          Tid at);
+  static std::shared_ptr<const View> open(std::shared_ptr<const Storage> storage,
+                                          const Volume& volume, Tid at);
   virtual ~View() = default;
 
   virtual const Volume& volume() const = 0;

@@ -159,6 +159,7 @@ std::vector<Volume> list_volumes(const Storage& storage, Tid at,
   // Level by level, so that a storage with latency is asked for a whole level at once.
   while (!level.empty()) {
     std::vector<Oid> oids;
+    oids.reserve(level.size());
     for (const Place& place : level) oids.push_back(place.oid);
     std::vector<std::optional<Record>> records(oids.size());
     storage.load(oids, at, Storage::kMaxLoad, records);

@@ -88,6 +88,7 @@ std::vector<ExportTable::Listed> ExportTable::list(
     }
   }
   std::vector<Listed> result;
+  result.reserve(listed.size());
   for (auto& [name, description] : listed) result.push_back({name, description});
   return result;
 }

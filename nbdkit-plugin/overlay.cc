@@ -36,7 +36,7 @@ Overlay::~Overlay() {
 
 template <class Visit>
 void Overlay::Snapshot::for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const {
-  const auto run_of = [end](const Layer* layer, std::uint64_t page, std::uint64_t limit) {
+  const auto run_of = [](const Layer* layer, std::uint64_t page, std::uint64_t limit) {
     return layer == nullptr || layer->empty() ? PageBitmap::Run{false, limit - page}
                                               : layer->bits().run(page, limit);
   };

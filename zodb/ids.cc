@@ -21,7 +21,7 @@ using std::chrono::nanoseconds;
 // products fit in 64 bits.
 constexpr std::uint64_t kMinuteFactor = 29'296'875;
 constexpr int kTickShift = 32 - 11;
-constexpr std::uint64_t kMinutesPerDay = 24 * 60;
+constexpr std::uint64_t kMinutesPerDay = std::uint64_t{24} * 60;
 constexpr std::uint64_t kMinutesPerMonth = 31 * kMinutesPerDay;
 constexpr std::uint64_t kMinutesPerYear = 12 * kMinutesPerMonth;
 constexpr int kFirstYear = 1900;

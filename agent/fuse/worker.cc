@@ -116,7 +116,7 @@ Workers::~Workers() = default;
 
 std::size_t Workers::count() const { return lines_.size(); }
 
-void Workers::start(int kernel_fd, Fd inherited, std::function<void(Worker&, Fd)> work) {
+void Workers::start(int kernel_fd, Fd inherited, const std::function<void(Worker&, Fd)>& work) {
   if (lines_.size() >= kMaxWorkers) throw Busy("too many control connections");
   int ends[2] = {-1, -1};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)

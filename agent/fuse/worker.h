@@ -59,7 +59,7 @@ class Workers {
 
   // Runs `work` in a new process, which keeps `inherited` open and has a copy of the rest of the
   // memory. `kernel_fd`: of the FUSE device. Throws Busy if there are too many, Failed.
-  void start(int kernel_fd, Fd inherited, std::function<void(Worker&, Fd)> work);
+  void start(int kernel_fd, Fd inherited, const std::function<void(Worker&, Fd)>& work);
   std::size_t count() const;
   // Ends every line and waits for the workers to end.
   void finish(std::chrono::milliseconds patience);

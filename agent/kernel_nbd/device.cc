@@ -30,6 +30,7 @@ constexpr milliseconds kPoliteDisconnect{2000};
 
 std::vector<int> numbers(const std::vector<Fd>& fds) {
   std::vector<int> result;
+  result.reserve(fds.size());
   for (const Fd& fd : fds) result.push_back(fd.get());
   return result;
 }
