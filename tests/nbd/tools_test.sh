@@ -40,7 +40,8 @@ same "qemu-img there and back" "$(nbdcopy "$(uri /a)" - | sha256sum)" "$digest  
 
 fio --name=verify --ioengine=nbd --uri="$(uri /a)" --rw=randrw --bs=4k,1k-64k --iodepth=16 \
   --size=12m --io_size=48m --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=50 \
-  --aux-path="$folder" --output="$folder/fio" > /dev/null || { cat "$folder/fio"; same fio failed passed; }
+  --aux-path="$folder" --output="$folder/fio" > /dev/null || { cat "$folder/fio"; same fio \
+    failed passed; }
 same "fio: errors" "$(grep -c 'err= 0' "$folder/fio")" 1
 
 ask '{"op":"freeze","device":"d"}' > /dev/null
