@@ -16,7 +16,8 @@ db=$work/Data.fs
 zbig create "$db" /A --size 16M --block-size 256K
 start_agent
 zbig attach "$db" /A --socket-only --format "${FORMAT:-ZBlk1}" > /dev/null
-crash_writer "$(status_of A nbd)" "$run_time" "$seed" "$work/model" > "$work/writer" 2>&1 &
+uri=$(status_of A nbd)
+crash_writer "$uri" "$run_time" "$seed" "$work/model" > "$work/writer" 2>&1 &
 writer=$!
 at_end 'kill $writer 2> /dev/null'
 

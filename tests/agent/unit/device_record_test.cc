@@ -20,7 +20,7 @@ DeviceRecord sample() {
   record.follow = false;
   record.format = BlockFormat::kAuto;
   record.size = 1u << 20;
-  record.front_end = FrontEnd::kSocket;
+  record.front_end = FrontEndKind::kSocket;
   record.fuse_path = "/mnt/\xff";  // a path need not be UTF-8
   record.complete = true;
   record.attached = false;
