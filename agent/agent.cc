@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "agent/files.h"
+#include "agent/fuse_mount.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
 
@@ -105,7 +106,7 @@ DeviceStatus Agent::attach(const AttachRequest& request) {
   auto database = database_of(record.url);
   try {
     record.name = reserve_name(request, *database);
-    if (record.front_end == FrontEnd::kFuse) {
+    if (record.front_end == FrontEndKind::kFuse) {
       if (!request.fuse_path) {
         make_directories(places_.runtime_directory + "/dev", 0755);
       }

@@ -26,7 +26,7 @@ struct AttachRequest {
   std::optional<std::string> name;
   bool read_only = false;
   std::optional<Tid> at;  // implies read_only
-  FrontEnd front_end = FrontEnd::kFuse;
+  FrontEndKind front_end = FrontEndKind::kFuse;
   std::optional<std::string> fuse_path;  // absolute
   std::optional<BlockFormat> format;     // otherwise $WENDELIN_CORE_ZBLK_FMT, otherwise ZBlk0
   bool follow = true;

@@ -3,13 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 
 #include <nlohmann/json.hpp>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 
-#include "agent/files.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
 #include "agent/nbd_connection.h"
@@ -25,13 +22,6 @@ constexpr milliseconds kForcedSyncDeadline{3000};
 
 std::uint64_t number_of(const Json& json, const char* key) {
   return json.contains(key) && json[key].is_number_unsigned() ? json[key].get<std::uint64_t>() : 0;
-}
-
-void remove_link(const std::string& link, const std::string& node) {
-  std::error_code error;
-  if (std::filesystem::read_symlink(link, error) == node && !error) {
-    std::filesystem::remove(link, error);
-  }
 }
 
 }  // namespace
@@ -112,7 +102,7 @@ std::optional<std::string> Database::name_of(const std::string& device) const {
   const std::lock_guard lock(mutex_);
   if (devices_.contains(device)) return device;
   for (const auto& [name, item] : devices_) {
-    if (item->record.attached && node_of(item->record) == device) return name;
+    if (item->record.attached && node_of(item->record, server_) == device) return name;
   }
   return std::nullopt;
 }
@@ -128,23 +118,26 @@ Gate::Pass Database::enter(const std::string& operation) {
 
 void Database::save(Device& device) { context_.store->save(device.record); }
 
-std::string Database::node_of(const DeviceRecord& record) const {
-  return record.front_end == FrontEnd::kFuse ? record.fuse_path
-                                             : nbd_uri(server_.nbd_socket(), record.export_name);
+FrontEnd& Database::front_of(Device& device) {
+  if (!device.front) {
+    device.front = make_front_end(
+        device.record, {.store = context_.store, .server = &server_, .places = &context_.places});
+  }
+  return *device.front;
 }
 
 // --- attach
 
 // The first device of a volume is its plain export; a pinned one never, for whoever asks for a
-// volume by its name expects its present. Nor does a file that is only read: when the server was
-// started anew, and has no devices yet, zbig-fuse would take the export that every volume has.
+// volume by its name expects its present. Nor does a front end that is only read: when the server
+// was started anew, and has no devices yet, it would take the export that every volume has.
 std::string Database::choose_export(const DeviceRecord& record) const {
   const std::lock_guard lock(mutex_);
   const bool taken = std::any_of(devices_.begin(), devices_.end(), [&](const auto& item) {
     const DeviceRecord& other = item.second->record;
     return other.attached && other.export_name == record.volume && other.name != record.name;
   });
-  const bool only_read = record.read_only && record.front_end == FrontEnd::kFuse;
+  const bool only_read = record.read_only && record.front_end != FrontEndKind::kSocket;
   return taken || record.pinned || only_read ? record.volume + "#" + record.name : record.volume;
 }
 
@@ -196,41 +189,6 @@ void Database::serve(Device& device, bool resume) {
   device.served = true;
 }
 
-void Database::find_mount(Device& device) {
-  if (device.mount || device.record.front_end != FrontEnd::kFuse) return;
-  const std::string folder = context_.store->directory(device.record.name);
-  device.mount = std::make_unique<FuseMount>(
-      FuseMount::Places{.path = device.record.fuse_path,
-                        .lock = folder + "/fuse.lock",
-                        .log = folder + "/fuse.log",
-                        .control = server_.front_end_socket(device.record.name),
-                        .program = context_.places.fuse_program});
-}
-
-void Database::mount(Device& device) {
-  const DeviceRecord& record = device.record;
-  if (record.front_end != FrontEnd::kFuse) return;
-  find_mount(device);
-  const std::string uri = nbd_uri(server_.nbd_socket(), record.export_name);
-  if (!device.mount->adopt(uri)) device.mount->start(uri, record.read_only);
-}
-
-// Makes the link, or leaves it as it is if it points there. Throws Busy if it is somebody else's.
-void Database::make_link(const DeviceRecord& record) {
-  const std::string& link = record.link;
-  if (link.empty()) return;
-  const std::string node = node_of(record);
-  std::error_code error;
-  const auto target = std::filesystem::read_symlink(link, error);
-  if (!error && target == node) return;
-  if (!error && !std::filesystem::exists(link, error)) std::filesystem::remove(link, error);
-  make_directories(std::filesystem::path(link).parent_path(), 0755);
-  if (::symlink(node.c_str(), link.c_str()) == 0) return;
-  if (errno != EEXIST) throw_errno("make the link " + link, errno);
-  throw HintedError(ErrorCode::kBusy, link + " exists and is not of this device",
-                    "another agent has a device of that name: choose another with --name");
-}
-
 DeviceStatus Database::attach(DeviceRecord record) {
   const std::string name = record.name;
   {
@@ -271,13 +229,10 @@ void Database::attach_device(DeviceRecord record) {
   try {
     save(*device);
     serve(*device, false);
-    if (device->record.front_end == FrontEnd::kFuse) {
-      device->record.made_fuse_path = !std::filesystem::exists(device->record.fuse_path);
-      save(*device);
-      mount(*device);
-      make_link(device->record);
-    }
-    if (!device->settled) settle(*device, {{"whole", true}});
+    front_of(*device).prepare(device->record);
+    save(*device);
+    front_of(*device).bring_up();
+    if (!device->settled) settle(*device, all_pages());
     device->record.complete = true;
     save(*device);
   } catch (...) {
@@ -294,7 +249,7 @@ void Database::attach_device(DeviceRecord record) {
   }
   if (!keeper_.joinable()) start();
   log_line("attached " + device->record.name + ": " + device->record.volume + " of " + url_ +
-           " at " + device->at.hex() + ", " + node_of(device->record));
+           " at " + device->at.hex() + ", " + node_of(device->record, server_));
 }
 
 // --- detach
@@ -313,9 +268,8 @@ std::uint64_t Database::last_heard_dirty(const Device& device) const {
 
 // Takes the node away, dead or alive.
 void Database::withdraw(Device& device) {
-  find_mount(device);
-  if (device.mount) device.mount->end_by_force();
-  device.mount.reset();
+  front_of(device).end_by_force();
+  device.front.reset();
 }
 
 // What follows on the node's end: the link, the mount point, the server's side, the folder.
@@ -332,8 +286,7 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
       log_line("detach " + record.name + ": " + error.what());
     }
   }
-  if (!record.link.empty()) remove_link(record.link, record.fuse_path);
-  if (record.made_fuse_path) ::unlink(record.fuse_path.c_str());
+  front_of(device).remove_names(record);
   if (keep) {
     {
       const std::lock_guard lock(mutex_);
@@ -348,10 +301,10 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
   devices_.erase(std::string(record.name));
 }
 
-void Database::sync_before_detach(const FuseMount& mount, bool force) const {
-  if (!force) return mount.sync(server_.pidfd(), kSyncDeadline);
+void Database::sync_before_detach(Device& device, bool force) {
+  if (!force) return front_of(device).sync(kSyncDeadline);
   try {
-    mount.sync(server_.pidfd(), kForcedSyncDeadline);
+    front_of(device).sync(kForcedSyncDeadline);
   } catch (const Error& error) {
     log_line(std::string("detach by force, without what the kernel holds: ") + error.what());
   }
@@ -380,7 +333,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   }
   std::uint64_t dirty = last_heard_dirty(device);
   if (device.served && !device.record.read_only) {
-    if (device.mount && !discard) sync_before_detach(*device.mount, force);
+    if (!discard) sync_before_detach(device, force);
     try {
       const ServedDevice served = served_status(device);
       dirty = served.dirty_bytes + served.frozen_bytes;
@@ -397,8 +350,8 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
   const bool keep = !discard && force && (dirty > 0 || !device.served) && !device.record.read_only;
   if (force) {
     withdraw(device);
-  } else if (device.mount) {
-    device.mount->end();
+  } else {
+    front_of(device).end();
   }
   if (discard) outcome.discarded_bytes = dirty;
   if (keep) outcome.kept_bytes = dirty;
@@ -406,7 +359,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
     forget(device, discard, keep, force);
   } catch (const Busy&) {
     // A program wrote something in the last moment: the device stays.
-    mount(device);
+    front_of(device).bring_up();
     throw;
   }
   close_if_unused();
@@ -451,7 +404,7 @@ std::vector<DeviceStatus> Database::status() {
     DeviceStatus status;
     status.record = device->record;
     status.last_commit = device->last_commit;
-    status.node = node_of(device->record);
+    status.node = node_of(device->record, server_);
     const auto live = served.find(name);
     if (live != served.end()) {
       device->at = live->second.at;

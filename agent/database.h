@@ -15,7 +15,7 @@
 
 #include "agent/device_record.h"
 #include "agent/fd.h"
-#include "agent/fuse_mount.h"
+#include "agent/front_end.h"
 #include "agent/gate.h"
 #include "agent/server.h"
 #include "bigfile/commit.h"
@@ -25,8 +25,8 @@
 // promises comes together.
 //
 // The pieces. The server (agent/server.h) shows the devices, each at its view, and keeps their
-// uncommitted writes in an overlay. zbig-fuse (agent/fuse_mount.h) makes one a file. The
-// storage, opened for writing, is what commits go to. The folder of a device
+// uncommitted writes in an overlay. A front end (agent/front_end.h) is how programs reach one.
+// The storage, opened for writing, is what commits go to. The folder of a device
 // (agent/device_record.h) is what outlives everything. Any of the processes may die at any moment,
 // and so may this one.
 //
@@ -49,7 +49,7 @@
 //     device is attached (or the lock is waited for: a device that was attached before a restart).
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
-// back, files are made again, clean devices that follow are moved to the head.
+// back, front ends are brought up again, clean devices that follow are moved to the head.
 //
 // Locks: gate_ > mutex_. mutex_ is never held across I/O.
 
@@ -124,7 +124,7 @@ class Database {
  private:
   struct Device {
     DeviceRecord record;
-    std::unique_ptr<FuseMount> mount;
+    std::unique_ptr<FrontEnd> front;  // front_of()
     Tid at;
     std::uint64_t size = 0;
     bool served = false;   // the server has it
@@ -143,15 +143,12 @@ class Database {
   std::string choose_export(const DeviceRecord& record) const;
   void attach_device(DeviceRecord record);
   void serve(Device& device, bool resume);
-  void find_mount(Device& device);
-  void mount(Device& device);
-  void make_link(const DeviceRecord& record);
+  FrontEnd& front_of(Device& device);
   void forget(Device& device, bool discard, bool keep, bool force);
-  void sync_before_detach(const FuseMount& mount, bool force) const;
+  void sync_before_detach(Device& device, bool force);
   void withdraw(Device& device);
   void close_if_unused();
   void lock_storage();
-  std::string node_of(const DeviceRecord& record) const;
   ServedDevice served_status(const Device& device) const;
   std::uint64_t last_heard_dirty(const Device& device) const;
   void save(Device& device);
@@ -160,7 +157,8 @@ class Database {
   // database_view.cc
   bool move_view(Device& device, const std::string& to);
   void note_moved(Device& device, const Json& reply);
-  void settle(Device& device, const Json& moved);
+  void settle(Device& device, const StalePages& pages);
+  void say_settled(Device& device);
   void follow(std::optional<Tid> made = std::nullopt);
 
   // database_commit.cc

@@ -198,7 +198,7 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      if (device->mount) device->mount->sync(server_.pidfd(), kSyncDeadline);
+      front_of(*device).sync(kSyncDeadline);
     }
     frozen = freeze_all(devices);
     outcome = commit_frozen(frozen, meta);
@@ -229,7 +229,7 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
   }
   for (const auto& [device, reply] : others_came) {
     try {
-      settle(*device, reply);
+      settle(*device, stale_pages_of(reply));
     } catch (const std::exception& error) {
       log_line("commit: " + device->record.name +
                " may show others' changes late: " + error.what());

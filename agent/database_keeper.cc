@@ -7,14 +7,12 @@
 // A failure is tried again after 0.1 s, 0.2 s, ... up to 10 s, and the status tells it meanwhile.
 
 #include <algorithm>
-#include <filesystem>
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <poll.h>
 
 #include "agent/database.h"
-#include "agent/files.h"
 #include "agent/log.h"
 
 namespace zbig {
@@ -85,7 +83,8 @@ void Database::watch_processes() {
   };
   watch(server_.pidfd());
   for (const Device* device : attached_devices()) {
-    if (device->mount) watch(device->mount->pidfd());
+    if (!device->front) continue;
+    for (const int fd : device->front->watched()) watch(fd);
   }
 }
 
@@ -97,8 +96,7 @@ void Database::look_after() {
   }
   const bool well =
       server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
-        return device->served && device->settled && (!device->mount || device->mount->alive()) &&
-               (device->record.front_end != FrontEnd::kFuse || device->mount);
+        return device->served && device->settled && device->front && device->front->well();
       });
   const auto now = Clock::now();
   if (!well) {
@@ -166,12 +164,8 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     device.record.complete = true;
     save(device);
   }
-  if (record.front_end == FrontEnd::kFuse) {
-    make_directories(std::filesystem::path(record.fuse_path).parent_path(), 0700);
-    mount(device);
-    make_link(record);
-  }
-  if (!device.settled) settle(device, {{"whole", true}});
+  front_of(device).bring_up();
+  if (!device.settled) settle(device, all_pages());
 }
 
 // Brings everything back; what it returns is what is wrong still, device by device.

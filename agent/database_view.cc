@@ -2,10 +2,10 @@
 
 // How the view of a device moves other than by a commit: refresh, abort, following.
 //
-// With a socket the server's view is all there is. With a file there are the kernel's pages above
-// it. So the order is: sync (what was written becomes dirty in the server, and then the view does
-// not move), move the server's view, drop the pages that it changed, tell the server (D4). From
-// then on every program sees the new state, however it has the file open or mapped.
+// Above the server's view there are the pages of the front end. So the order is: sync (what was
+// written becomes dirty in the server, and then the view does not move), move the server's view,
+// drop the pages that it changed, tell the server (D4). From then on every program sees the new
+// state, however it has the device open or mapped.
 
 #include <algorithm>
 
@@ -26,9 +26,13 @@ constexpr milliseconds kSyncDeadline{60 * 1000};
 
 // Drops the pages that a move of the view changed. If that fails the keeper tries again, with all
 // of them.
-void Database::settle(Device& device, const Json& moved) {
+void Database::settle(Device& device, const StalePages& pages) {
   device.settled = false;
-  if (device.mount) device.mount->invalidate(moved, server_.pidfd(), kSyncDeadline);
+  front_of(device).drop_pages(pages, kSyncDeadline);
+  say_settled(device);
+}
+
+void Database::say_settled(Device& device) {
   server_.request({{"op", "settled"}, {"device", device.record.name}});
   device.settled = true;
 }
@@ -42,9 +46,7 @@ void Database::note_moved(Device& device, const Json& reply) {
 
 // False if the device is dirty, and then nothing moves. `to`: a tid in hex, or "head".
 bool Database::move_view(Device& device, const std::string& to) {
-  if (device.mount && !device.record.read_only) {
-    device.mount->sync(server_.pidfd(), kSyncDeadline);
-  }
+  if (!device.record.read_only) front_of(device).sync(kSyncDeadline);
   Json reply;
   try {
     reply = server_.request({{"op", "refresh"}, {"device", device.record.name}, {"at", to}});
@@ -52,7 +54,7 @@ bool Database::move_view(Device& device, const std::string& to) {
     return false;
   }
   note_moved(device, reply);
-  if (!reply.value("settled", false)) settle(device, reply);
+  if (!reply.value("settled", false)) settle(device, stale_pages_of(reply));
   return true;
 }
 
@@ -75,10 +77,12 @@ void Database::abort(const std::string& name) {
   Device& device = find_usable(name);
   if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
   // Writes that are still in the kernel must be given up too, not appear afterwards.
-  if (device.mount) device.mount->sync(server_.pidfd(), kSyncDeadline);
+  front_of(device).sync(kSyncDeadline);
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
   note_moved(device, reply);
-  settle(device, reply);  // what was given up is stale too
+  device.settled = false;
+  front_of(device).discard_pages(stale_pages_of(reply), kSyncDeadline);  // what was given up, too
+  say_settled(device);
 }
 
 // Moves clean devices that follow to the head. What another process commits is seen by asking the

@@ -52,6 +52,23 @@ std::string_view format_word(BlockFormat format) {
   return "ZBlk0";
 }
 
+std::string_view front_end_word(FrontEndKind kind) {
+  switch (kind) {
+    case FrontEndKind::kFuse:
+      return "fuse";
+    case FrontEndKind::kSocket:
+      return "socket";
+  }
+  return "fuse";
+}
+
+std::optional<FrontEndKind> parse_front_end(std::string_view word) {
+  for (const FrontEndKind kind : {FrontEndKind::kFuse, FrontEndKind::kSocket}) {
+    if (word == front_end_word(kind)) return kind;
+  }
+  return std::nullopt;
+}
+
 std::string to_text(const DeviceRecord& record) {
   Json json = {{"format_version", kFormatVersion},
                {"name", record.name},
@@ -63,7 +80,7 @@ std::string to_text(const DeviceRecord& record) {
                {"follow", record.follow},
                {"format", format_word(record.format)},
                {"size", record.size},
-               {"front_end", record.front_end == FrontEnd::kFuse ? "fuse" : "socket"},
+               {"front_end", front_end_word(record.front_end)},
                {"fuse_path", record.fuse_path},
                {"made_fuse_path", record.made_fuse_path},
                {"link", record.link},
@@ -91,7 +108,9 @@ DeviceRecord device_record_from(const std::string& text) {
     if (!format) throw Failed("format " + json.at("format").dump());
     record.format = *format;
     record.size = json.at("size").get<std::uint64_t>();
-    record.front_end = json.at("front_end") == "fuse" ? FrontEnd::kFuse : FrontEnd::kSocket;
+    const auto front_end = parse_front_end(json.at("front_end").get<std::string>());
+    if (!front_end) throw Failed("front_end " + json.at("front_end").dump());
+    record.front_end = *front_end;
     record.fuse_path = json.at("fuse_path").get<std::string>();
     record.made_fuse_path = json.at("made_fuse_path").get<bool>();
     record.link = json.at("link").get<std::string>();

@@ -14,7 +14,7 @@
 
 namespace zbig {
 
-enum class FrontEnd { kFuse, kSocket };
+enum class FrontEndKind { kFuse, kSocket };
 
 struct LastCommit {
   std::optional<Tid> tid;  // nothing: there was nothing to commit, or it failed
@@ -32,7 +32,7 @@ struct DeviceRecord {
   bool follow = true;         // a clean view follows the head by itself
   BlockFormat format = BlockFormat::kZBlk0;
   std::uint64_t size = 0;  // asked for; 0: the volume's own
-  FrontEnd front_end = FrontEnd::kFuse;
+  FrontEndKind front_end = FrontEndKind::kFuse;
   std::string fuse_path;        // of the FUSE file
   bool made_fuse_path = false;  // the mount point is ours to remove
   std::string link;             // a symbolic link to the node, or empty
@@ -45,6 +45,8 @@ std::string to_text(const DeviceRecord& record);
 DeviceRecord device_record_from(const std::string& text);
 
 std::string_view format_word(BlockFormat format);
+std::string_view front_end_word(FrontEndKind kind);
+std::optional<FrontEndKind> parse_front_end(std::string_view word);
 
 // A name for people and file names: 1 to 64 of [A-Za-z0-9._-], the first a letter or digit; not
 // "frozen", for `VOLUME#frozen` is an export of its own.

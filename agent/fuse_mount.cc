@@ -60,16 +60,32 @@ std::string FuseMount::node_for(const std::string& wanted, const std::string& na
   return path;
 }
 
-void FuseMount::start(const std::string& uri, bool read_only) {
+void FuseMount::prepare(DeviceRecord& record) const {
+  record.made_fuse_path = !std::filesystem::exists(places_.path);
+}
+
+void FuseMount::bring_up() {
+  // Below the runtime folder, which may have gone with a reboot.
+  make_directories(std::filesystem::path(places_.path).parent_path(), 0700);
+  if (!adopt()) start();
+  make_link();
+}
+
+std::vector<int> FuseMount::watched() const {
+  if (!process_) return {};
+  return {process_->pidfd()};
+}
+
+void FuseMount::start() {
   if (::access("/dev/fuse", R_OK | W_OK) != 0) {
     throw HintedError(ErrorCode::kUnavailable,
                       std::string("no FUSE on this machine: /dev/fuse: ") +
                           std::generic_category().message(errno),
                       "--socket-only attaches without it, for NBD clients");
   }
-  std::vector<std::string> command = {places_.program, "--foreground", "--uri", uri,
+  std::vector<std::string> command = {places_.program, "--foreground", "--uri", uri_,
                                       "--control",     places_.control};
-  if (read_only) command.emplace_back("--read-only");
+  if (read_only_) command.emplace_back("--read-only");
   command.push_back(places_.path);
   process_ = ServiceProcess::start(places_.lock, command, places_.log);
   const auto deadline = Clock::now() + kStartDeadline;
@@ -93,13 +109,15 @@ void FuseMount::start(const std::string& uri, bool read_only) {
   }
 }
 
-bool FuseMount::adopt(const std::string& uri) {
+// Takes over the process that an earlier agent started for the same export; false if there is none,
+// and then nothing is left of what there was.
+bool FuseMount::adopt() {
   process_ = ServiceProcess::find(places_.lock);
   const auto deadline = Clock::now() + kHelloDeadline;
   while (process_ && process_->alive() && Clock::now() < deadline) {
     try {
       const Json hello = control_.request({{"op", "hello"}}, kForceDeadline);
-      if (hello.value("path", "") == places_.path && hello.value("uri", "") == uri) return true;
+      if (hello.value("path", "") == places_.path && hello.value("uri", "") == uri_) return true;
       break;
     } catch (const Error&) {
       // It may be starting, or have more connections than it takes at once.
@@ -112,7 +130,7 @@ bool FuseMount::adopt(const std::string& uri) {
 }
 
 void FuseMount::end() {
-  if (alive()) {
+  if (well()) {
     try {
       control_.request({{"op", "quit"}}, kQuitDeadline);
     } catch (const Busy&) {
@@ -120,7 +138,7 @@ void FuseMount::end() {
                         "end the programs that use it (`fuser -m " + places_.path +
                             "` lists them), or detach with --force");
     } catch (const Unavailable&) {
-      if (alive()) throw;
+      if (well()) throw;
     }
     process_->wait_end(milliseconds(5000));
   }
@@ -129,7 +147,7 @@ void FuseMount::end() {
 
 void FuseMount::end_by_force() {
   if (!process_) process_ = ServiceProcess::find(places_.lock);
-  if (alive()) {
+  if (well()) {
     try {
       control_.request({{"op", "quit"}, {"force", true}}, kForceDeadline);
     } catch (const Error&) {
@@ -148,16 +166,49 @@ void FuseMount::end_by_force() {
   }
 }
 
-void FuseMount::sync(int server, milliseconds timeout) const {
-  control_.request({{"op", "sync"}}, timeout, server);
+void FuseMount::sync(milliseconds timeout) {
+  control_.request({{"op", "sync"}}, timeout, server_.pidfd());
 }
 
-void FuseMount::invalidate(const Json& moved, int server, milliseconds timeout) const {
+void FuseMount::drop_pages(const StalePages& pages, milliseconds timeout) {
   Json request = {{"op", "invalidate"}};
-  for (const char* key : {"extents", "whole"}) {
-    if (moved.contains(key)) request[key] = moved[key];
+  if (pages.whole) {
+    request["whole"] = true;
+  } else {
+    request["extents"] = Json::array();
+    for (const Extent& extent : pages.extents) {
+      request["extents"].push_back({extent.offset, extent.length});
+    }
   }
-  control_.request(request, timeout, server);
+  control_.request(request, timeout, server_.pidfd());
+}
+
+// The kernel has no way to drop a dirty page of a file: it becomes a write after the abort.
+void FuseMount::discard_pages(const StalePages& pages, milliseconds timeout) {
+  drop_pages(pages, timeout);
+}
+
+// Makes the link, or leaves it as it is if it points there. Throws Busy if it is somebody else's.
+void FuseMount::make_link() const {
+  const std::string& link = places_.link;
+  if (link.empty()) return;
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(link, error);
+  if (!error && target == places_.path) return;
+  if (!error && !std::filesystem::exists(link, error)) std::filesystem::remove(link, error);
+  make_directories(std::filesystem::path(link).parent_path(), 0755);
+  if (::symlink(places_.path.c_str(), link.c_str()) == 0) return;
+  if (errno != EEXIST) throw_errno("make the link " + link, errno);
+  throw HintedError(ErrorCode::kBusy, link + " exists and is not of this device",
+                    "another agent has a device of that name: choose another with --name");
+}
+
+void FuseMount::remove_names(const DeviceRecord& record) const {
+  std::error_code error;
+  if (std::filesystem::read_symlink(places_.link, error) == places_.path && !error) {
+    std::filesystem::remove(places_.link, error);
+  }
+  if (record.made_fuse_path) ::unlink(places_.path.c_str());
 }
 
 }  // namespace zbig

@@ -142,7 +142,7 @@ Json to_json(const DeviceStatus& status) {
                {"state", status.state},
                {"size", status.size},
                {"read_only", record.read_only},
-               {"front_end", record.front_end == FrontEnd::kFuse ? "fuse" : "socket"},
+               {"front_end", front_end_word(record.front_end)},
                {"link", record.link},
                {"nbd", status.nbd},
                {"format", format_word(record.format)},
@@ -225,8 +225,8 @@ HttpResponse attach(Agent& agent, const std::string& body) {
   if (front_end != "fuse" && front_end != "socket") {
     throw Invalid("front_end: fuse or socket is wanted");
   }
-  request.front_end = front_end == "fuse" ? FrontEnd::kFuse : FrontEnd::kSocket;
-  if (request.fuse_path && request.front_end != FrontEnd::kFuse) {
+  request.front_end = front_end == "fuse" ? FrontEndKind::kFuse : FrontEndKind::kSocket;
+  if (request.fuse_path && request.front_end != FrontEndKind::kFuse) {
     throw Invalid("fuse_path is of no use with front_end socket");
   }
   if (const auto format = fields.text("format")) {
