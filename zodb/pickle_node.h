@@ -3,7 +3,8 @@
 
 #include "zodb/pickle_value.h"
 
-// The representation of values; for pickle_value.cc and pickle_reader.cc alone.
+// The representation of values; for pickle_value.cc and the readers that make them
+// (pickle_reader.cc, zeo/msgpack.cc) alone.
 
 namespace zbig {
 
