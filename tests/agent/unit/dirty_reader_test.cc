@@ -39,12 +39,21 @@ class DirtyReaderTest : public testing::Test {
     const std::vector<std::string> command = {
         "nbdkit", "-f", "-U", socket_, "file", file_, "--filter=delay", "rdelay=1ms"};
     server_ = ServiceProcess::start(dir_ / "lock", command, dir_ / "log");
-    for (int i = 0; i < 500 && ::access(socket_.c_str(), F_OK) != 0; ++i) ::usleep(10000);
+    for (int i = 0; i < 1000 && !listens(); ++i) ::usleep(10000);
   }
   void TearDown() override { server_->stop(milliseconds(1000)); }
 
   std::unique_ptr<NbdConnection> connect() const {
     return std::make_unique<NbdConnection>(socket_, "");
+  }
+  // The socket is there a moment before somebody listens.
+  bool listens() const {
+    try {
+      connect();
+    } catch (const Unavailable&) {
+      return false;
+    }
+    return true;
   }
   std::vector<std::byte> part(std::uint64_t offset, std::uint64_t length) const {
     return {&content_[offset], &content_[offset] + length};
