@@ -6,6 +6,7 @@
 
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
+#include "zodb/url.h"
 
 namespace zbig {
 
@@ -65,30 +66,6 @@ void Storage::read(const RecordRef& ref, std::uint64_t offset, std::span<std::by
 }
 
 namespace {
-
-// The characters that %XX stands for. Throws Invalid.
-std::string percent_decode(std::string_view text, const std::string& url) {
-  const auto digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  };
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    const int high = i + 2 < text.size() ? digit(text[i + 1]) : -1;
-    const int low = i + 2 < text.size() ? digit(text[i + 2]) : -1;
-    if (high < 0 || low < 0 || (high == 0 && low == 0))
-      throw Invalid("database '" + url + "': a '%' must be followed by two hex digits, not 00");
-    out.push_back(static_cast<char>(high * 16 + low));
-    i += 2;
-  }
-  return out;
-}
 
 std::string path_of_file_url(std::string_view rest, const std::string& url) {
   if (rest.find_first_of("?#") != std::string_view::npos)

@@ -8,6 +8,7 @@
 #include "zodb/filestorage/continuity.h"
 #include "zodb/filestorage/index_file.h"
 #include "zodb/filestorage/log_cursor.h"
+#include "zodb/url.h"
 
 namespace zbig {
 
@@ -25,17 +26,7 @@ namespace {
 constexpr std::chrono::minutes kLongestTransaction{30};
 
 std::string url_of(const std::string& path) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string url = "file://";
-  for (const char c : std::filesystem::absolute(path).lexically_normal().string()) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte <= ' ' || byte >= 0x7f || c == '%' || c == '?' || c == '#') {
-      url += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
-    } else {
-      url += c;
-    }
-  }
-  return url;
+  return "file://" + percent_encode(std::filesystem::absolute(path).lexically_normal().string());
 }
 
 std::unique_ptr<LockFile> lock_for(const std::string& path, OpenMode mode) {
