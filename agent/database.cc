@@ -410,15 +410,18 @@ std::vector<DeviceStatus> Database::status() {
       device->at = live->second.at;
       device->dirty_bytes = live->second.dirty_bytes + live->second.frozen_bytes;
       device->overlay_bytes = live->second.overlay_bytes;
+      if (live->second.settled) device->shown = std::max(device->shown, live->second.at);
     }
-    status.at = device->at;
+    // D6. What another caller heard meanwhile may be newer, but goes with its `settled`, not ours.
+    status.settled = live != served.end() && live->second.settled;
+    status.at = status.settled ? live->second.at : device->shown;
     status.size = device->size;
     status.dirty_bytes = device->dirty_bytes;
     status.overlay_bytes = device->overlay_bytes;
     if (!device->record.attached) {
       status.state = "kept";
       status.node.clear();
-    } else if (!device->served) {
+    } else if (!device->served || device->shown == Tid{}) {
       status.state = "recovering";
       status.waits_for = device->problem;
     } else if (device->committing) {

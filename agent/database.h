@@ -47,6 +47,9 @@
 //     whether they were dropped, when an agent died in between.
 // D5  The storage is open for writing, and so locked against others, exactly while a writable
 //     device is attached (or the lock is waited for: a device that was attached before a restart).
+// D6  The `tid` that the status tells of a device is a state that no read begun afterwards is older
+//     than, in whatever way the program reads. So while the view moves (D4: not settled) it is the
+//     older one; and what is read between two equal answers, both settled, is of just that state.
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
 // back, front ends are brought up again, clean devices that follow are moved to the head.
@@ -58,7 +61,8 @@ namespace zbig {
 struct DeviceStatus {
   DeviceRecord record;
   std::string node;
-  Tid at;
+  Tid at;                // D6, and so is the next
+  bool settled = false;  // nothing newer than `at` is to be seen either
   std::uint64_t size = 0;
   std::uint64_t dirty_bytes = 0;
   std::uint64_t overlay_bytes = 0;
@@ -125,7 +129,8 @@ class Database {
   struct Device {
     DeviceRecord record;
     std::unique_ptr<FrontEnd> front;  // front_of()
-    Tid at;
+    Tid at;     // the server's view, as last heard
+    Tid shown;  // D6; as last heard, and so none before the first status
     std::uint64_t size = 0;
     bool served = false;   // the server has it
     bool settled = false;  // D4; the gate's holder's

@@ -137,6 +137,7 @@ Json to_json(const DeviceStatus& status) {
                {"url", record.url},
                {"volume", record.volume},
                {"tid", status.at.hex()},
+               {"settled", status.settled},
                {"dirty_bytes", status.dirty_bytes},
                {"overlay_bytes", status.overlay_bytes},
                {"state", status.state},

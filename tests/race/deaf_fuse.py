@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""zbig-fuse, but when it is asked to drop pages it says that it has, and does not.
+
+It takes the control socket's place and hands everything else on. For deaf_test.sh."""
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+arguments = sys.argv[1:]
+place = arguments.index('--control') + 1
+path = arguments[place]
+arguments[place] = path + '.real'
+child = subprocess.Popen([os.environ['REAL_ZBIG_FUSE']] + arguments, close_fds=False)
+
+
+def serve(client):
+    with client, client.makefile('rwb') as asked, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(path + '.real')
+        real = upstream.makefile('rwb')
+        for line in asked:
+            reply = b'{"ok": true}\n'
+            if json.loads(line).get('op') != 'invalidate':
+                real.write(line)
+                real.flush()
+                reply = real.readline()
+            if not reply:
+                return
+            asked.write(reply)
+            asked.flush()
+
+
+def quiet(client):
+    try:
+        serve(client)
+    except OSError:
+        pass        # the agent sees its connection closed, and tries again
+
+
+def accept():
+    if os.path.exists(path):
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        while True:
+            threading.Thread(target=quiet, args=(listener.accept()[0],), daemon=True).start()
+
+
+threading.Thread(target=accept, daemon=True).start()
+os._exit(child.wait())

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// Ledger: what the writers did, and so what anybody may see.
+//
+// A word is what a transaction puts at every place of a group: a counter, one more than what it
+// found there, and the number of the attempt, so that the value of an attempt that was given up is
+// known again. From what is seen, and from nothing else, follows which promises (docs/man/zbig.1,
+// CONSISTENCY) are kept.
+
+namespace zbig::race {
+
+// A promise that was broken.
+struct Violation : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct Word {
+  std::uint64_t value = 0;
+  static constexpr unsigned kAttemptBits = 24;
+
+  std::uint64_t counter() const { return value >> kAttemptBits; }
+  std::uint32_t attempt() const { return value & ((1u << kAttemptBits) - 1); }
+  std::string text() const {
+    return std::to_string(counter()) + " of attempt " + std::to_string(attempt());
+  }
+  auto operator<=>(const Word&) const = default;
+};
+
+// Any thread.
+class Ledger {
+ public:
+  explicit Ledger(unsigned groups);
+
+  // --- writers
+  // The word to write where `found` was.
+  Word begin(Word found);
+  // Throws Violation if two transactions had the same counter: one of them was lost.
+  void committed(unsigned group, Word word, const std::string& tid);
+  // A conflict, or an abort. Throws Violation if a reader has seen it.
+  void given_up(Word word);
+
+  // --- readers
+  // The counter of the newest commit that was acknowledged: no reader that begins now may see less.
+  std::uint64_t floor(unsigned group) const { return groups_[group].floor; }
+  // Throws Violation if the word was given up. `other`: seen through a device other than the one
+  // that it was written to.
+  void seen(Word word, bool other, const std::string& where);
+  // Throws Violation if it is not the state at `tid`, which it was seen at.
+  void check_state(unsigned group, Word word, const std::string& tid, const std::string& where);
+
+  std::uint64_t commits() const { return commits_; }
+  std::uint64_t given_up_count() const { return given_up_; }
+
+ private:
+  enum State : std::uint8_t { kUnknown, kPending, kSeen, kCommitted, kGivenUp };
+  struct Group {
+    std::atomic<std::uint64_t> floor = 0;
+    std::mutex mutex;
+    std::map<std::uint64_t, std::string> tids;  // by counter; guarded by mutex
+  };
+
+  std::string tid_of(Group& group, std::uint64_t counter);
+
+  std::vector<Group> groups_;
+  std::unique_ptr<std::atomic<State>[]> attempts_;
+  std::atomic<std::uint32_t> next_attempt_ = 1;
+  std::atomic<std::uint64_t> commits_ = 0;
+  std::atomic<std::uint64_t> given_up_ = 0;
+};
+
+}  // namespace zbig::race
