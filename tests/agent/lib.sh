@@ -38,10 +38,11 @@ service_pids() {
 }
 server_pid() { cut -d ' ' -f 1 "$state"/servers/*/lock; }
 no_agent_is_left() {
-    local pid path
+    local pid path mounts
     kill "$agent" 2> /dev/null && wait "$agent" 2> /dev/null
-    while read -r path; do fusermount3 -uz "$path"; done \
-        < <(grep -F " $work/" /proc/self/mountinfo | cut -d ' ' -f 5)
+    # All of the table first: it changes under who reads it.
+    mapfile -t mounts < <(grep -F " $work/" /proc/self/mountinfo | cut -d ' ' -f 5)
+    for path in "${mounts[@]}"; do fusermount3 -uz "$path"; done
     for pid in $(service_pids); do kill -9 "$pid"; done
     return 0
 }
