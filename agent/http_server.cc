@@ -28,6 +28,7 @@ using std::chrono::milliseconds;
 constexpr std::uint32_t kMaxHeader = 16u << 10;
 constexpr std::uint64_t kMaxBody = 256u << 10;
 constexpr milliseconds kPatience{10000};
+constexpr milliseconds kIdle{30000};
 
 // A socket as Beast wants a stream, with a deadline for everything.
 class Stream {
@@ -93,13 +94,13 @@ class Stream {
   Clock::time_point deadline_;
 };
 
-void answer(int fd, const HttpResponse& response) {
+void answer(int fd, const HttpResponse& response, bool keep = false) {
   http::response<http::string_body> message;
   message.version(11);
   message.result(response.status);
   message.set(http::field::content_type, "application/json");
   message.set(http::field::server, "zbigd");
-  message.keep_alive(false);
+  message.keep_alive(keep);
   message.body() = response.body;
   message.prepare_payload();
   // In one piece: written as it is made, it would be a system call for each field.
@@ -115,8 +116,9 @@ HttpResponse refusal(unsigned status, const std::string& code, const std::string
   return {status, R"({"error":{"code":")" + code + R"(","message":")" + sentence + "\"}}\n"};
 }
 
-void serve(int fd, const HttpHandler& handler) {
-  beast::flat_buffer buffer;
+// Serves one request. True if the connection goes on.
+bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
+               const std::function<bool()>& may_keep) {
   http::request_parser<http::string_body> parser;
   parser.header_limit(kMaxHeader);
   parser.body_limit(kMaxBody);
@@ -130,19 +132,30 @@ void serve(int fd, const HttpHandler& handler) {
     http::write(stream, go_on, error);
   }
   if (!error) http::read(stream, buffer, parser, error);
-  if (error == http::error::end_of_stream) return;
+  if (error == http::error::end_of_stream) return false;
   if (error == http::error::body_limit) {
-    return answer(fd, refusal(413, "invalid", "the request's body is longer than 256 KiB"));
+    answer(fd, refusal(413, "invalid", "the request's body is longer than 256 KiB"));
+    return false;
   }
   if (error) {
     const bool late = error == error_code(ETIMEDOUT, boost::system::system_category());
-    return answer(fd, late ? refusal(408, "invalid", "the request did not come whole in 10 s")
-                           : refusal(400, "invalid", "no HTTP request that can be understood"));
+    answer(fd, late ? refusal(408, "invalid", "the request did not come whole in 10 s")
+                    : refusal(400, "invalid", "no HTTP request that can be understood"));
+    return false;
   }
   const auto& request = parser.get();
-  answer(fd, handler({.method = std::string(request.method_string()),
-                      .target = std::string(request.target()),
-                      .body = request.body()}));
+  const HttpResponse response = handler({.method = std::string(request.method_string()),
+                                         .target = std::string(request.target()),
+                                         .body = request.body()});
+  const bool keep = request.keep_alive() && may_keep();
+  answer(fd, response, keep);
+  return keep;
+}
+
+// Whether something comes, of a client that may take its time.
+bool wait_for_next(int fd) {
+  pollfd item{.fd = fd, .events = POLLIN, .revents = 0};
+  return ::poll(&item, 1, static_cast<int>(kIdle.count())) > 0;
 }
 
 }  // namespace
@@ -155,7 +168,30 @@ HttpServer::HttpServer(Fd listener, HttpHandler handler)
 HttpServer::~HttpServer() {
   acceptor_.request_stop();
   acceptor_.join();
+  {
+    // A request that is under way may still be answered.
+    const std::lock_guard lock(mutex_);
+    for (const Connection& connection : connections_) {
+      if (connection.socket) ::shutdown(connection.socket.get(), SHUT_RD);
+    }
+  }
   connections_.clear();  // joins
+}
+
+void HttpServer::serve(int fd) {
+  ++serving_;
+  try {
+    beast::flat_buffer buffer;
+    const auto may_keep = [this] {
+      return serving_ <= kMaxKept && !acceptor_.get_stop_token().stop_requested();
+    };
+    while (serve_one(fd, buffer, handler_, may_keep)) {
+      if (buffer.size() == 0 && !wait_for_next(fd)) break;
+    }
+  } catch (const std::exception& error) {
+    log_line(std::string("a request: ") + error.what());
+  }
+  --serving_;
 }
 
 void HttpServer::join_ended() {
@@ -187,14 +223,12 @@ void HttpServer::accept_all(std::stop_token stop) {
       continue;
     }
     Connection& connection = connections_.emplace_back();
+    connection.socket = std::move(client);
     try {
-      connection.thread = std::jthread([this, &connection, fd = std::move(client)] {
-        try {
-          serve(fd.get(), handler_);
-        } catch (const std::exception& error) {
-          log_line(std::string("a request: ") + error.what());
-        }
+      connection.thread = std::jthread([this, &connection, fd = connection.socket.get()] {
+        serve(fd);
         const std::lock_guard lock(mutex_);
+        connection.socket = Fd();
         connection.ended = true;
       });
     } catch (const std::system_error& error) {

@@ -141,6 +141,12 @@ void DataFile::sync() {
   if (::fdatasync(fd_) != 0) throw_errno("cannot sync " + path_, errno);
 }
 
+void DataFile::start_writing_back(std::uint64_t position, std::uint64_t size) noexcept {
+  // A file system that cannot do it, or an error of the disk: sync() tells.
+  ::sync_file_range(fd_, static_cast<off_t>(position), static_cast<off_t>(size),
+                    SYNC_FILE_RANGE_WRITE);
+}
+
 void DataFile::corrupt(std::uint64_t position, const std::string& what) const {
   throw Corrupt(path_ + " at " + std::to_string(position) + ": " + what);
 }

@@ -52,6 +52,8 @@ class DataFile {
   void write(std::uint64_t position, ByteView bytes);
   void truncate(std::uint64_t size);
   void sync();  // fdatasync
+  // A hint: the disk may begin with these bytes. sync() does not wait for so much then.
+  void start_writing_back(std::uint64_t position, std::uint64_t size) noexcept;
 
   // Throws Corrupt "PATH at POSITION: WHAT".
   [[noreturn]] void corrupt(std::uint64_t position, const std::string& what) const;

@@ -9,7 +9,7 @@ namespace zbig::fs {
 
 TransactionWriter::TransactionWriter(DataFile& file, std::uint64_t position, Tid tid,
                                      const TransactionMeta& meta)
-    : file_(file), written_(position) {
+    : file_(file), written_(position), writing_back_(position) {
   auto& header = transaction_.header;
   header.tid = tid;
   header.status = TransactionHeader::kCheckpoint;
@@ -54,6 +54,10 @@ void TransactionWriter::flush(std::span<const ByteView> parts) {
   file_.write(written_, list);
   written_ = end;
   buffer_.clear();
+  if (written_ - writing_back_ >= kWriteBack) {
+    file_.start_writing_back(writing_back_, written_ - writing_back_);
+    writing_back_ = written_;
+  }
 }
 
 void TransactionWriter::vote() {

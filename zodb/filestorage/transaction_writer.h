@@ -18,7 +18,8 @@
 // Data.fs, behind a header whose status is 'c': every reader, ours and ZODB's, stops in front of
 // it, and the next writer cuts it off. Memory is one buffer, whatever the transaction's size.
 //
-//   add      header ('c') and records, in large writes; a large payload is written from where it is
+//   add      header ('c') and records, in large writes; a large payload is written from where it
+//            is. The disk works meanwhile: what is left to vote's sync is little
 //   vote     the length behind and, unless it was still in the buffer, in front; fdatasync
 //   finish   one byte: 'c' becomes ' '; fdatasync
 //
@@ -52,11 +53,14 @@ class TransactionWriter {
   static constexpr std::size_t kBufferSize = 1 << 20;
   // A record at least this large is written from the caller's memory.
   static constexpr std::uint64_t kLarge = 64 << 10;
+  // How much is left to the page cache before the disk is told to begin.
+  static constexpr std::uint64_t kWriteBack = 8 << 20;
 
   DataFile& file_;
   ScannedTransaction transaction_;
-  Bytes buffer_;           // what is not in the file yet
-  std::uint64_t written_;  // where the buffer belongs in the file
+  Bytes buffer_;                // what is not in the file yet
+  std::uint64_t written_;       // where the buffer belongs in the file
+  std::uint64_t writing_back_;  // up to where the disk has been told to begin
 };
 
 }  // namespace zbig::fs
