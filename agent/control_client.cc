@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
@@ -49,6 +50,26 @@ void wait_for(int fd, short events, Clock::time_point deadline, const std::strin
   }
 }
 
+// As recv(2), and takes a descriptor that comes along.
+ssize_t receive_some(int socket, std::span<char> buffer, Fd& passed) {
+  iovec part{buffer.data(), buffer.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  const cmsghdr* header = n < 0 ? nullptr : CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    passed = Fd(fd);
+  }
+  return n;
+}
+
 }  // namespace
 
 Fd connect_unix_socket(const std::string& path) {
@@ -87,8 +108,8 @@ Fd ControlClient::connection() const {
   return connect_unix_socket(socket_path_);
 }
 
-Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout,
-                            int needed) const {
+Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout, int needed,
+                            Fd* passed) const {
   const auto deadline = Clock::now() + timeout;
   Fd fd = connection();
   const std::string line = request.dump() + "\n";
@@ -102,10 +123,11 @@ Json ControlClient::request(const Json& request, std::chrono::milliseconds timeo
     done += static_cast<std::size_t>(n);
   }
   std::string reply;
+  Fd came;
   while (!reply.ends_with('\n')) {
     wait_for(fd.get(), POLLIN, deadline, socket_path_, needed);
     char buffer[16384];
-    const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    const ssize_t n = receive_some(fd.get(), buffer, came);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     if (n <= 0) throw Unavailable("the server at " + socket_path_ + " went away");
     reply.append(buffer, static_cast<std::size_t>(n));
@@ -119,7 +141,10 @@ Json ControlClient::request(const Json& request, std::chrono::milliseconds timeo
   if (!answer.is_object() || !answer.contains("ok") || !answer["ok"].is_boolean()) {
     throw Failed("the server at " + socket_path_ + ": no reply of this protocol");
   }
-  if (answer["ok"].get<bool>()) return answer;
+  if (answer["ok"].get<bool>()) {
+    if (passed != nullptr) *passed = std::move(came);
+    return answer;
+  }
   const auto text = [&](const char* key) {
     return answer.contains(key) && answer[key].is_string() ? answer[key].get<std::string>() : "";
   };

@@ -25,8 +25,10 @@ class ControlClient {
   const std::string& socket_path() const { return socket_path_; }
 
   // Throws Unavailable if nobody is there, who is there goes away or does not answer in time, or
-  // the process of `needed` (a pidfd, or -1) has ended; and the error that is replied.
-  Json request(const Json& request, std::chrono::milliseconds timeout, int needed = -1) const;
+  // the process of `needed` (a pidfd, or -1) has ended; and the error that is replied. `passed`:
+  // for the file that comes with the reply, if it is wanted.
+  Json request(const Json& request, std::chrono::milliseconds timeout, int needed = -1,
+               Fd* passed = nullptr) const;
 
  private:
   Fd connection() const;

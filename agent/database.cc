@@ -9,7 +9,6 @@
 
 #include "agent/hinted_error.h"
 #include "agent/log.h"
-#include "agent/nbd_connection.h"
 
 namespace zbig {
 namespace {
@@ -276,7 +275,6 @@ void Database::withdraw(Device& device) {
 void Database::forget(Device& device, bool discard, bool keep, bool force) {
   const DeviceRecord& record = device.record;
   if (device.served) {
-    server_.forget_connection(record.export_name + "#frozen");
     const Json request = {
         {"op", "detach"}, {"device", record.name}, {"discard", discard}, {"keep", keep}};
     try {

@@ -5,8 +5,9 @@
 //   sync       what programs wrote to mapped pages comes to the server
 //   freeze     each device: what is dirty now is what is committed, instantly; writes that come
 //              during the commit belong to the next one
-//   commit     dirty extents and their bytes come from EXPORT#frozen by NBD, block by block, and go
-//              into the transaction (bigfile/commit.h)
+//   commit     the dirty bytes come from the overlay's file that freeze gave
+//   (agent/dirty_reader.h),
+//              block by block, and go into the transaction (bigfile/commit.h)
 //   committed  each device: the frozen writes go, the view moves to the new transaction
 //
 // Cut short before the transaction is durable, everything is dirty as before: by `unfreeze` if the
@@ -38,15 +39,14 @@ bool same_layout(const Volume& a, const Volume& b) {
 
 std::string now_iso() { return Tid::from_time(std::chrono::system_clock::now()).iso(); }
 
-Json freeze(const Server& server, const std::string& device) {
-  const Json request = {{"op", "freeze"}, {"device", device}};
+DirtyReader freeze(const Server& server, const std::string& device) {
   try {
-    return server.request(request);
+    return DirtyReader::freeze(server, device);
   } catch (const Busy&) {
     // No other commit of the device is under way (D2). The server has just done what an agent asked
     // that was killed, after we had put right what that one left.
     server.request({{"op", "unfreeze"}, {"device", device}});
-    return server.request(request);
+    return DirtyReader::freeze(server, device);
   }
 }
 
@@ -54,16 +54,14 @@ Json freeze(const Server& server, const std::string& device) {
 
 struct Database::Frozen {
   Device* device = nullptr;
-  Tid base;
+  DirtyReader writes;
 };
 
 std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devices) {
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      const Json reply = freeze(server_, device->record.name);
-      const auto base = Tid::parse_hex(reply.value("at", ""));
-      frozen.push_back({device, base.value_or(device->at)});
+      frozen.push_back({device, freeze(server_, device->record.name)});
     }
   } catch (...) {
     release(frozen);
@@ -109,16 +107,13 @@ Tid Database::base_past_own_commits(const DeviceRecord& record, Tid base) const 
 CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta) {
   storage_->sync();
   const Tid head = storage_->last_tid();
-  std::vector<std::unique_ptr<DirtyReader>> readers;
   std::vector<VolumeCommit> volumes;
   std::uint64_t total = 0;
-  for (const Frozen& item : frozen) {
+  for (Frozen& item : frozen) {
     const DeviceRecord& record = item.device->record;
-    readers.push_back(std::make_unique<DirtyReader>(
-        server_.nbd_socket(), server_.connect(record.export_name + "#frozen")));
-    total += readers.back()->total_bytes();
-    if (readers.back()->extents().empty()) continue;
-    const Tid base = base_past_own_commits(record, item.base);
+    total += item.writes.total_bytes();
+    if (item.writes.extents().empty()) continue;
+    const Tid base = base_past_own_commits(record, item.writes.base());
     Volume volume = find_volume(*storage_, record.volume, head);
     if (!same_layout(volume, find_volume(*storage_, record.volume, base))) {
       throw HintedError(ErrorCode::kConflict,
@@ -135,7 +130,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     }
     volumes.push_back({.volume = std::move(volume),
                        .base = base,
-                       .source = readers.back().get(),
+                       .source = &item.writes,
                        .format = record.format});
   }
   commit_done_ = 0;
@@ -146,6 +141,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     commit_done_ = done;
     commit_total_ = all;
     if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
+    if (!server_.alive()) throw Unavailable("the server of the database ended");
   };
   const auto voted = [&](Tid tid) {
     // Not a tid that is no time but the head's successor, as when the clock is behind: if this
@@ -154,9 +150,6 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     for (const Frozen& item : frozen) context_.store->add_voted(item.device->record.name, tid);
   };
   const CommitResult result = zbig::commit(*storage_, volumes, meta, progress, voted);
-  for (const auto& reader : readers) {
-    if (auto connection = reader->release()) server_.keep(std::move(connection));
-  }
   outcome.tid = result.tid;
   outcome.blocks_changed = result.blocks_changed;
   outcome.bytes_stored = result.bytes_stored;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/server.h"
 
+#include <cctype>
+#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -66,6 +68,24 @@ std::string canonical_url(const std::string& url) {
   return canonical_path(url);
 }
 
+std::string nbd_uri(const std::string& socket_path, const std::string& export_name) {
+  const auto encode = [](const std::string& text, std::string_view kept) {
+    std::string out;
+    for (const char c : text) {
+      if (std::isalnum(static_cast<unsigned char>(c)) || kept.find(c) != std::string_view::npos) {
+        out += c;
+      } else {
+        char hex[4];
+        std::snprintf(hex, sizeof hex, "%%%02X",
+                      static_cast<unsigned>(static_cast<unsigned char>(c)));
+        out += hex;
+      }
+    }
+    return out;
+  };
+  return "nbd+unix:///" + encode(export_name, "-._~") + "?socket=" + encode(socket_path, "-._~/");
+}
+
 Server::Server(const Places& places, std::string url)
     : url_(std::move(url)), plugin_(places.plugin), sockets_directory_(places.sockets_directory) {
   const std::string id = id_of(places.state_directory, url_);
@@ -103,7 +123,6 @@ bool Server::ensure_running() {
 }
 
 void Server::start() {
-  kept_.clear();
   const std::string log = folder_ + "/log";
   struct stat found = {};
   if (::stat(log.c_str(), &found) == 0 && found.st_size > kMaxLog) {
@@ -141,7 +160,6 @@ void Server::start() {
 }
 
 void Server::stop() {
-  kept_.clear();  // nbdkit ends when its clients have gone
   if (process_) process_->stop(milliseconds(5000));
   process_.reset();
   ::unlink(nbd_socket_.c_str());
@@ -149,22 +167,12 @@ void Server::stop() {
   remove_tree(folder_);
 }
 
-std::unique_ptr<NbdConnection> Server::connect(const std::string& export_name) {
-  if (auto kept = kept_.extract(export_name); kept && kept.mapped()->quiet()) {
-    return std::move(kept.mapped());
-  }
-  return std::make_unique<NbdConnection>(nbd_socket_, export_name);
-}
-
-void Server::keep(std::unique_ptr<NbdConnection> connection) {
-  const std::string name = connection->export_name();
-  kept_[name] = std::move(connection);
-}
-
-void Server::forget_connection(const std::string& export_name) { kept_.erase(export_name); }
-
 Json Server::request(const Json& request, milliseconds timeout) const {
   return control_->request(request, timeout);
+}
+
+Json Server::request(const Json& request, Fd& passed) const {
+  return control_->request(request, kDeadline, -1, &passed);
 }
 
 Tid Server::last_tid(milliseconds timeout) const {

@@ -10,7 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/control_client.h"
-#include "agent/nbd_connection.h"
+#include "agent/fd.h"
 #include "agent/service_process.h"
 #include "zodb/ids.h"
 
@@ -28,6 +28,9 @@ namespace zbig {
 
 // One spelling for each database: a path of a Data.fs, or a file: URL, becomes the canonical path.
 std::string canonical_url(const std::string& url);
+
+// "nbd+unix:///EXPORT?socket=PATH", with what needs it percent-encoded.
+std::string nbd_uri(const std::string& socket_path, const std::string& export_name);
 
 // A device as the server tells of it.
 struct ServedDevice {
@@ -67,19 +70,14 @@ class Server {
   // short.
   std::string front_end_socket(const std::string& device) const;
 
-  // A connection to an export: the one that was kept for it, or a new one. nbdkit starts sixteen
-  // threads for each, which is most of what a small commit would cost. Gate's holder.
-  std::unique_ptr<NbdConnection> connect(const std::string& export_name);
-  // For the next one to connect. Nothing may be in flight on it.
-  void keep(std::unique_ptr<NbdConnection> connection);
-  void forget_connection(const std::string& export_name);
-
   // --- requests (docs/control-protocol.md)
   static constexpr std::chrono::milliseconds kDeadline{20000};
 
   Tid last_tid(std::chrono::milliseconds timeout) const;
   std::map<std::string, ServedDevice> status(std::chrono::milliseconds timeout) const;
   Json request(const Json& request, std::chrono::milliseconds timeout = kDeadline) const;
+  // The same; `passed`: for the file that comes with the reply.
+  Json request(const Json& request, Fd& passed) const;
 
  private:
   void start();
@@ -90,7 +88,6 @@ class Server {
   std::string folder_;
   std::string nbd_socket_;
   std::unique_ptr<ControlClient> control_;
-  std::map<std::string, std::unique_ptr<NbdConnection>> kept_;  // by export; the gate's holder's
   std::optional<ServiceProcess> process_;
 };
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbdkit-plugin/control_ops.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -81,8 +83,17 @@ class Request {
 
 struct Answer {
   Json json = Json::object();
+  std::shared_ptr<const File> file;
   std::function<void()> afterwards;
 };
+
+Json list_of(std::span<const Extent> extents) {
+  Json list = Json::array();
+  for (const Extent& extent : extents) {
+    list.push_back(Json::array({extent.offset, extent.length}));
+  }
+  return list;
+}
 
 Answer moved_answer(const Device& device, const Moved& moved) {
   Answer answer;
@@ -92,12 +103,14 @@ Answer moved_answer(const Device& device, const Moved& moved) {
     answer.json["whole"] = true;
     return answer;
   }
-  Json list = Json::array();
-  for (const Extent& extent : *moved.extents) {
-    list.push_back(Json::array({extent.offset, extent.length}));
-  }
-  answer.json["extents"] = std::move(list);
+  answer.json["extents"] = list_of(*moved.extents);
   return answer;
+}
+
+// As many of the extents as fit into a line, and where to ask for more.
+void add_frozen_extents(Json& json, const ExtentList& extents) {
+  json["extents"] = list_of(std::span(extents).first(std::min(extents.size(), kMaxExtents)));
+  if (extents.size() > kMaxExtents) json["next"] = extents[kMaxExtents].offset;
 }
 
 std::function<void()> tidy_later(std::shared_ptr<Device> device) {
@@ -157,7 +170,16 @@ Answer detach(ExportTable& exports, const Request& request) {
 Answer freeze(ExportTable& exports, const Request& request) {
   const Device::Frozen frozen = exports.device(request.text("device"))->freeze();
   Answer answer;
-  answer.json = {{"dirty_bytes", frozen.dirty_bytes}, {"at", frozen.base.hex()}};
+  answer.json = {{"dirty_bytes", total_length(frozen.extents)}, {"at", frozen.base.hex()}};
+  add_frozen_extents(answer.json, frozen.extents);
+  answer.file = frozen.file;
+  return answer;
+}
+
+Answer frozen(ExportTable& exports, const Request& request) {
+  Answer answer;
+  add_frozen_extents(answer.json,
+                     exports.device(request.text("device"))->frozen_extents(request.bytes("from")));
   return answer;
 }
 
@@ -237,9 +259,9 @@ Answer status(ExportTable& exports, const Request& request) {
 
 Answer answer_request(ExportTable& exports, const Request& request) {
   static const std::map<std::string, Answer (*)(ExportTable&, const Request&), std::less<>> kOps{
-      {"hello", hello},       {"attach", attach},       {"detach", detach}, {"freeze", freeze},
-      {"unfreeze", unfreeze}, {"committed", committed}, {"abort", abort},   {"refresh", refresh},
-      {"settled", settled},   {"status", status}};
+      {"hello", hello},     {"attach", attach},     {"detach", detach},       {"freeze", freeze},
+      {"frozen", frozen},   {"unfreeze", unfreeze}, {"committed", committed}, {"abort", abort},
+      {"refresh", refresh}, {"settled", settled},   {"status", status}};
   const std::string op = request.text("op");
   const auto found = kOps.find(op);
   if (found == kOps.end()) throw Invalid("no such op: " + op.substr(0, 40));
@@ -261,13 +283,13 @@ ControlReply answer_control(ExportTable& exports, std::string_view line) {
   try {
     Answer answer = answer_request(exports, Request(line));
     answer.json["ok"] = true;
-    return {line_of(answer.json), std::move(answer.afterwards)};
+    return {line_of(answer.json), std::move(answer.file), std::move(answer.afterwards)};
   } catch (const Error& error) {
-    return {control_refusal(error.code(), error.what()), {}};
+    return {control_refusal(error.code(), error.what()), {}, {}};
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
-    return {control_refusal(ErrorCode::kFailed, error.what()), {}};
+    return {control_refusal(ErrorCode::kFailed, error.what()), {}, {}};
   }
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "nbdkit-plugin/export_table.h"
+#include "nbdkit-plugin/file.h"
 
 // The operations of docs/control-protocol.md, without the socket.
 
@@ -13,6 +15,8 @@ namespace zbig {
 
 struct ControlReply {
   std::string line;  // JSON, without the newline
+  // An open file for the asker, or null.
+  std::shared_ptr<const File> file;
   // What is left to do when the reply was sent; may be empty. Throws nothing.
   std::function<void()> afterwards;
 };

@@ -55,14 +55,35 @@ bool may_connect(const File& socket) {
   return peer.uid == 0 || peer.uid == geteuid();
 }
 
-// False if the peer is gone or does not read.
-bool send_line(const File& socket, std::string line) {
+// As send(2), and passes a descriptor unless it is -1.
+ssize_t send_some(int socket, std::string_view bytes, int passed) {
+  iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (passed >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &passed, sizeof(int));
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+// Sends a line, and with its first byte a descriptor if there is one. False if the peer is gone or
+// does not read.
+bool send_line(const File& socket, std::string line, int passed = -1) {
   line += '\n';
   std::string_view rest = line;
   while (!rest.empty()) {
-    const ssize_t sent = send(socket.fd(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = send_some(socket.fd(), rest, passed);
     if (sent > 0) {
       rest.remove_prefix(static_cast<std::size_t>(sent));
+      passed = -1;
       continue;
     }
     if (errno == EINTR) continue;
@@ -152,7 +173,7 @@ void ControlServer::serve(const File& socket) const {
     const std::size_t newline = buffer.find('\n', searched);
     if (newline != std::string::npos) {
       const Reply reply = answer_(std::string_view(buffer).substr(0, newline));
-      const bool sent = send_line(socket, reply.line);
+      const bool sent = send_line(socket, reply.line, reply.file ? reply.file->fd() : -1);
       if (reply.afterwards) reply.afterwards();
       if (!sent) return;
       buffer.erase(0, newline + 1);

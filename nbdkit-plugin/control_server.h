@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -30,7 +31,8 @@ namespace zbig {
 class ControlServer {
  public:
   struct Reply {
-    std::string line;  // without the newline
+    std::string line;                  // without the newline
+    std::shared_ptr<const File> file;  // what is passed with it; may be null
     std::function<void()> afterwards;
   };
   // Called by the threads of connections. Must throw nothing but bad_alloc.

@@ -87,8 +87,13 @@ Device::Frozen Device::freeze() {
   std::lock_guard step(step_mutex_);
   const std::shared_ptr<Overlay> overlay = this->overlay();
   overlay->freeze();
-  const Overlay::Status status = overlay->status();
-  return {status.base, status.frozen_bytes};
+  const std::shared_ptr<const Overlay::Frozen> frozen = overlay->frozen();
+  return {frozen->base(), frozen->dirty_extents(0, size_), frozen->file()};
+}
+
+ExtentList Device::frozen_extents(std::uint64_t from) const {
+  if (from >= size_) return {};
+  return overlay()->frozen()->dirty_extents(from, size_ - from);
 }
 
 void Device::unfreeze() {

@@ -58,9 +58,13 @@ class Device {
   // --- what the agent does; each waits for the one before it
   struct Frozen {
     Tid base;
-    std::uint64_t dirty_bytes = 0;
+    ExtentList extents;
+    // Has the bytes of each extent at its own offset, and stands still until the next step.
+    std::shared_ptr<const File> file;
   };
   Frozen freeze();
+  // Of what is frozen: what lies at `from` and behind. Throws Busy if nothing is.
+  ExtentList frozen_extents(std::uint64_t from) const;
   void unfreeze();
   Moved committed(Tid at, bool stored);
   Moved abort();

@@ -220,6 +220,10 @@ class Overlay::Frozen {
       : overlay_(overlay), snapshot_(std::move(snapshot)) {}
   ExtentList dirty_extents(std::uint64_t offset, std::uint64_t length) const;
   void read(std::uint64_t offset, std::span<std::byte> out) const;
+  // The dirty extents' bytes, each at its own offset. Who reads it must know by other means that
+  // the overlay is still frozen.
+  std::shared_ptr<const File> file() const { return {snapshot_.bottom, &snapshot_.bottom->data()}; }
+  Tid base() const { return snapshot_.base; }
 
  private:
   void check() const;

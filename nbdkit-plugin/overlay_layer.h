@@ -39,6 +39,7 @@ class Layer {
 
   std::uint64_t number() const { return number_; }
   const PageBitmap& bits() const { return bits_; }
+  const File& data() const { return data_; }
   bool empty() const { return bits_.count() == 0; }
   std::uint64_t bytes_on_disk() const;
 

@@ -158,7 +158,8 @@ int zbig_after_fork() noexcept {
                          static_cast<int>(std::min<std::size_t>(line.size(), 500)), line.data(),
                          reply.line.substr(0, 500).c_str());
           }
-          return ControlServer::Reply{std::move(reply.line), std::move(reply.afterwards)};
+          return ControlServer::Reply{std::move(reply.line), std::move(reply.file),
+                                      std::move(reply.afterwards)};
         },
         [](const std::string& sentence) { return control_refusal(ErrorCode::kInvalid, sentence); });
     return 0;
