@@ -80,7 +80,7 @@ def operations(server):
     refused(server.control("refresh", device="d", at="head"), "busy", "uncommitted")
     refused(server.control("detach", device="d"), "busy", "4096 bytes of uncommitted writes")
     report.equal("freeze", server.ok("freeze", device="d"),
-                 {"ok": True, "dirty_bytes": PAGE, "at": HEAD})
+                 {"ok": True, "dirty_bytes": PAGE, "at": HEAD, "extents": [[5 * PAGE, PAGE]]})
     for op in ("freeze", "abort", "refresh"):
         refused(server.control(op, device="d"), "busy", "commit is under way")
     frozen = server.connect("/a#frozen")
@@ -310,11 +310,44 @@ def pinned(folder):
                      FIRST)
 
 
+def frozen_file(server):
+    """What freeze gives a commit: extents, as many as there are, and a file that has the bytes."""
+    pages = 16384 * 2 + 2
+    server.attach("f", "/f", "/a", size=2 * pages * PAGE)
+    refused(server.control("frozen", device="f"), "busy", "no commit is under way")
+    handle = server.connect("/f")
+    handle.pwrite(b"1" * 100, 0)
+    for page in range(1, pages):
+        handle.zero(PAGE, 2 * page * PAGE)
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(server.control_path)
+        control.sendall(b'{"op": "freeze", "device": "f"}\n')
+        line, passed, _, _ = socket.recv_fds(control, 4096, 4)
+        while not line.endswith(b"\n"):
+            line += control.recv(1 << 20)
+    reply = json.loads(line)
+    report.equal("files passed", len(passed), 1)
+    handle.pwrite(b"2" * 100, 0)
+    report.equal("bytes of the frozen file", os.pread(passed[0], 100, 0), b"1" * 100)
+    found = reply["extents"]
+    while "next" in reply:
+        report.equal("extents in a full line", len(reply["extents"]), 16384)
+        reply = server.ok("frozen", device="f", **{"from": reply["next"]})
+        found += reply["extents"]
+    report.true("all extents", found == [[2 * page * PAGE, PAGE] for page in range(pages)])
+    report.equal("behind the end", server.ok("frozen", device="f", **{"from": 1 << 50}),
+                 {"ok": True, "extents": []})
+    os.close(passed[0])
+    server.ok("unfreeze", device="f")
+    server.ok("detach", device="f", discard=True)
+
+
 def main():
     report.true("programs are built", os.path.exists(os.path.join(BIN, "zbig")), BIN)
     with Scratch() as folder:
         with Server(folder, database(folder)) as server:
             operations(server)
+            frozen_file(server)
             bad_input(server)
             at_once(server)
             socket_file(server)
