@@ -5,9 +5,8 @@
 //   sync       what programs wrote to mapped pages comes to the server
 //   freeze     each device: what is dirty now is what is committed, instantly; writes that come
 //              during the commit belong to the next one
-//   commit     the dirty bytes come from the overlay's file that freeze gave
-//   (agent/dirty_reader.h),
-//              block by block, and go into the transaction (bigfile/commit.h)
+//   commit     the dirty bytes come from the file that freeze gave (agent/dirty_reader.h), block by
+//              block, and go into the transaction (bigfile/commit.h)
 //   committed  each device: the frozen writes go, the view moves to the new transaction
 //
 // Cut short before the transaction is durable, everything is dirty as before: by `unfreeze` if the

@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/fuse_mount.h"
-#include "agent/nbd_connection.h"
 #include "zodb/error.h"
 
 namespace zbig {
