@@ -7,6 +7,7 @@
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
 #include "zodb/url.h"
+#include "zodb/zeo/zeo.h"
 
 namespace zbig {
 
@@ -85,9 +86,15 @@ std::unique_ptr<Storage> open_storage(const std::string& url, OpenMode mode) {
   if (const auto colon = url.find("://"); colon != std::string::npos) {
     const std::string_view scheme = std::string_view(url).substr(0, colon);
     const std::string_view rest = std::string_view(url).substr(colon + 3);
-    if (scheme == "zeo" || scheme == "neo" || scheme == "neos" || scheme == "postgresql")
+    if (scheme == "zeo") {
+      if (mode != OpenMode::kRead) {
+        throw Unsupported("database '" + url + "': zeo:// is read only in this version");
+      }
+      return open_zeo(url, mode);
+    }
+    if (scheme == "neo" || scheme == "neos" || scheme == "postgresql")
       throw Unsupported("database '" + url + "': " + std::string(scheme) +
-                        ":// is not in this version, only file:// is");
+                        ":// is not in this version, only file:// and zeo:// are");
     if (scheme != "file")
       throw Invalid("database '" + url + "': no kind of database is named by '" +
                     std::string(scheme) + "://'");
