@@ -155,7 +155,7 @@ DetachOutcome Agent::detach(const std::string& device, bool discard, bool force)
   return outcome;
 }
 
-CommitOutcome Agent::commit(const std::vector<std::string>& devices, const TransactionMeta& meta) {
+CommitOutcome Agent::commit(const std::vector<std::string>& devices, const CommitRequest& request) {
   std::vector<std::string> names;
   std::shared_ptr<Database> database;
   for (const std::string& device : devices) {
@@ -170,7 +170,7 @@ CommitOutcome Agent::commit(const std::vector<std::string>& devices, const Trans
     names.push_back(found.name);
   }
   if (!database) throw Invalid("no device to commit");
-  return database->commit(names, meta);
+  return database->commit(names, request);
 }
 
 void Agent::abort(const std::vector<std::string>& devices) {

@@ -44,7 +44,7 @@ class Agent {
   DeviceStatus attach(const AttachRequest& request);
   DetachOutcome detach(const std::string& device, bool discard, bool force);
   // The devices are of one database; throws Invalid otherwise.
-  CommitOutcome commit(const std::vector<std::string>& devices, const TransactionMeta& meta);
+  CommitOutcome commit(const std::vector<std::string>& devices, const CommitRequest& request);
   void abort(const std::vector<std::string>& devices);
   void refresh(const std::vector<std::string>& devices);
   std::vector<DeviceStatus> status();

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -75,9 +76,15 @@ struct DeviceStatus {
   std::string nbd;  // URI; empty while kept
 };
 
+struct CommitRequest {
+  TransactionMeta meta;
+  bool merge = false;  // VolumeCommit::merge
+};
+
 struct CommitOutcome {
   std::optional<Tid> tid;
   std::uint64_t blocks_changed = 0;
+  std::uint64_t blocks_merged = 0;
   std::uint64_t bytes_stored = 0;
   std::string warning;  // the transaction is in, but something after it failed
 };
@@ -111,7 +118,7 @@ class Database {
   // uncommitted writes it takes over.
   DeviceStatus attach(DeviceRecord record);
   DetachOutcome detach(const std::string& name, bool discard, bool force);
-  CommitOutcome commit(std::span<const std::string> names, const TransactionMeta& meta);
+  CommitOutcome commit(std::span<const std::string> names, const CommitRequest& request);
   void abort(const std::string& name);
   void refresh(const std::string& name);
 
@@ -170,8 +177,8 @@ class Database {
   struct Frozen;
   std::vector<Frozen> freeze_all(std::span<Device* const> devices);
   void release(std::span<Frozen> frozen) noexcept;
-  CommitOutcome commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta);
-  Tid base_past_own_commits(const DeviceRecord& record, Tid base) const;
+  CommitOutcome commit_frozen(std::span<Frozen> frozen, const CommitRequest& request);
+  std::set<Tid> own_commits_after(const DeviceRecord& record, Tid base) const;
   void note_commit(std::span<Device* const> devices, const std::optional<Tid>& tid,
                    const std::string& result);
 

@@ -14,7 +14,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -22,7 +22,6 @@
 #include "agent/dirty_reader.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
-#include "bigfile/changes.h"
 
 namespace zbig {
 namespace {
@@ -80,30 +79,17 @@ void Database::release(std::span<Frozen> frozen) noexcept {
   }
 }
 
-// The base to check a commit against, where earlier commits of the device were cut short (D3): the
-// last of them that landed, if nobody else changed the volume since `base`.
-Tid Database::base_past_own_commits(const DeviceRecord& record, Tid base) const {
-  const std::vector<Tid> voted = context_.store->voted(record.name);
-  if (std::all_of(voted.begin(), voted.end(), [&](Tid tid) { return tid <= base; })) {
-    if (!voted.empty()) context_.store->forget_voted(record.name);
-    return base;
-  }
+// Earlier commits of the device that were cut short and may have landed (D3).
+std::set<Tid> Database::own_commits_after(const DeviceRecord& record, Tid base) const {
   std::set<Tid> own;
-  for (const Tid tid : voted) {
-    if (tid <= base) continue;
-    const auto landed = storage_->transactions(tid, tid, /*backwards=*/false);
-    if (landed->next()) own.insert(tid);
-  }
-  if (own.empty()) return base;
-  const Tid newest = *own.rbegin();
-  const Volume volume = find_volume(*storage_, record.volume, newest);
-  for (const BlockChange& change : changed_blocks(*storage_, volume, base, newest)) {
-    if (!own.contains(change.tid)) return base;
-  }
-  return newest;
+  const std::vector<Tid> voted = context_.store->voted(record.name);
+  std::copy_if(voted.begin(), voted.end(), std::inserter(own, own.end()),
+               [&](Tid tid) { return tid > base; });
+  if (own.empty() && !voted.empty()) context_.store->forget_voted(record.name);
+  return own;
 }
 
-CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const TransactionMeta& meta) {
+CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequest& request) {
   storage_->sync();
   const Tid head = storage_->last_tid();
   std::vector<VolumeCommit> volumes;
@@ -112,7 +98,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     const DeviceRecord& record = item.device->record;
     total += item.writes.total_bytes();
     if (item.writes.extents().empty()) continue;
-    const Tid base = base_past_own_commits(record, item.writes.base());
+    const Tid base = item.writes.base();
     Volume volume = find_volume(*storage_, record.volume, head);
     if (!same_layout(volume, find_volume(*storage_, record.volume, base))) {
       throw HintedError(ErrorCode::kConflict,
@@ -130,7 +116,9 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     volumes.push_back({.volume = std::move(volume),
                        .base = base,
                        .source = &item.writes,
-                       .format = record.format});
+                       .format = record.format,
+                       .merge = request.merge,
+                       .own = own_commits_after(record, base)});
   }
   commit_done_ = 0;
   commit_total_ = total;
@@ -142,15 +130,18 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const Transactio
     if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
     if (!server_.alive()) throw Unavailable("the server of the database ended");
   };
-  const auto voted = [&](Tid tid) {
+  const auto voted = [&](Tid tid, bool merged) {
+    if (merged) return;  // VolumeCommit::own must be able to trust it
     // Not a tid that is no time but the head's successor, as when the clock is behind: if this
     // transaction does not land, another client's may get the same.
     if (tid.value <= storage_->last_tid().value + 1) return;
     for (const Frozen& item : frozen) context_.store->add_voted(item.device->record.name, tid);
   };
-  const CommitResult result = zbig::commit(*storage_, volumes, meta, progress, voted);
+  const CommitResult result =
+      zbig::commit(*storage_, volumes, request.meta, progress, voted);
   outcome.tid = result.tid;
   outcome.blocks_changed = result.blocks_changed;
+  outcome.blocks_merged = result.blocks_merged;
   outcome.bytes_stored = result.bytes_stored;
   return outcome;
 }
@@ -168,7 +159,7 @@ void Database::note_commit(std::span<Device* const> devices, const std::optional
   }
 }
 
-CommitOutcome Database::commit(std::span<const std::string> names, const TransactionMeta& meta) {
+CommitOutcome Database::commit(std::span<const std::string> names, const CommitRequest& request) {
   std::string operation = "commit";
   for (const std::string& name : names) operation += " " + name;
   const auto pass = enter(operation);
@@ -193,7 +184,7 @@ CommitOutcome Database::commit(std::span<const std::string> names, const Transac
       front_of(*device).sync(kSyncDeadline);
     }
     frozen = freeze_all(devices);
-    outcome = commit_frozen(frozen, meta);
+    outcome = commit_frozen(frozen, request);
   } catch (const std::exception& error) {
     release(frozen);
     note_commit(devices, std::nullopt, error.what());

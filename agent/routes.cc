@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/routes.h"
 
+#include <algorithm>
 #include <charconv>
 #include <functional>
 #include <set>
@@ -168,6 +169,7 @@ Json to_json(const DeviceStatus& status) {
 Json to_json(const CommitOutcome& outcome) {
   Json json = {{"tid", outcome.tid ? Json(outcome.tid->hex()) : Json(nullptr)},
                {"blocks_changed", outcome.blocks_changed},
+               {"blocks_merged", outcome.blocks_merged},
                {"bytes_stored", outcome.bytes_stored}};
   if (!outcome.warning.empty()) json["warning"] = outcome.warning;
   return json;
@@ -176,13 +178,17 @@ Json to_json(const CommitOutcome& outcome) {
 Json to_json(const std::vector<BlockConflict>& blocks) {
   Json list = Json::array();
   for (const BlockConflict& block : blocks) {
-    list.push_back({{"volume", block.volume},
-                    {"block", block.block},
-                    {"offset", block.offset},
-                    {"base_tid", block.base_tid.hex()},
-                    {"tid", block.tid.hex()},
-                    {"user", block.user},
-                    {"description", block.description}});
+    Json json = {{"volume", block.volume},
+                 {"block", block.block},
+                 {"offset", block.offset},
+                 {"base_tid", block.base_tid.hex()},
+                 {"tid", block.tid.hex()},
+                 {"user", block.user},
+                 {"description", block.description}};
+    for (const Extent& extent : block.pages) {
+      json["pages"].push_back({{"offset", extent.offset}, {"length", extent.length}});
+    }
+    list.push_back(std::move(json));
   }
   return list;
 }
@@ -245,7 +251,8 @@ HttpResponse attach(Agent& agent, const std::string& body) {
 HttpResponse commit(Agent& agent, const std::string& body) {
   Fields fields(body);
   const std::vector<std::string> devices = fields.texts("devices");
-  TransactionMeta meta;
+  CommitRequest request;
+  TransactionMeta& meta = request.meta;
   meta.description = fields.text("message").value_or("");
   meta.user = fields.text("user").value_or("");
   for (const std::string* text : {&meta.description, &meta.user}) {
@@ -254,16 +261,13 @@ HttpResponse commit(Agent& agent, const std::string& body) {
                     std::to_string(text->size()));
     }
   }
-  if (fields.flag("merge")) {
-    throw HintedError(ErrorCode::kUnsupported, "merging is not in this version",
-                      "commit without it; after a conflict, abort and do the changes again");
-  }
+  request.merge = fields.flag("merge");
   if (const auto freeze = fields.text("freeze"); freeze && *freeze != "none") {
     throw HintedError(ErrorCode::kUnsupported, "freezing is not in this version",
                       "commit with --freeze none, when no program is in the middle of a change");
   }
   fields.refuse_others();
-  return {200, dump(to_json(agent.commit(devices, meta)))};
+  return {200, dump(to_json(agent.commit(devices, request)))};
 }
 
 HttpResponse for_each_device(Agent& agent, const std::string& body,
@@ -324,9 +328,15 @@ HttpResponse answer_request(Agent& agent, const HttpRequest& request) noexcept {
     try {
       return dispatch(agent, request);
     } catch (const CommitConflict& error) {
-      return error_response(error.code(), error.what(),
-                            "`zbig abort` gives up this device's changes and shows the others'",
-                            &error.blocks);
+      const bool merged = std::any_of(error.blocks.begin(), error.blocks.end(),
+                                      [](const BlockConflict& block) { return !block.pages.empty(); });
+      return error_response(
+          error.code(), error.what(),
+          merged ? "both changed the same pages: `zbig abort` gives up this device's changes and "
+                   "shows the others'"
+                 : "--merge takes the others' changes of pages that were not changed here; `zbig "
+                   "abort` gives up this device's changes",
+          &error.blocks);
     } catch (const HintedError& error) {
       return error_response(error.code(), error.what(), error.hint);
     } catch (const Error& error) {

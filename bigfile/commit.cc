@@ -8,6 +8,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "bigfile/block_merge.h"
 #include "bigfile/block_writer.h"
 #include "bigfile/changes.h"
 #include "bigfile/read_ahead.h"
@@ -59,7 +60,10 @@ class ForeignChanges {
       return;
     }
     for (const BlockChange& change : changed_blocks(storage, at_head, work.base, head)) {
-      blocks_[change.block] = change.tid;
+      if (!work.own.contains(change.tid)) blocks_[change.block] = change.tid;
+    }
+    if (work.merge && !blocks_.empty() && BlockMerge::possible(at_head)) {
+      merge_.emplace(storage, *at_base, work.base, at_head, head);
     }
   }
 
@@ -69,9 +73,12 @@ class ForeignChanges {
     const auto found = blocks_.find(block);
     return found == blocks_.end() ? std::nullopt : std::optional(found->second);
   }
+  // Null if there is nothing to merge, or it must not be.
+  const BlockMerge* merge() const { return merge_ ? &*merge_ : nullptr; }
 
  private:
   std::optional<Tid> replaced_;  // the file itself
+  std::optional<BlockMerge> merge_;
   std::unordered_map<std::uint64_t, Tid> blocks_;
 };
 
@@ -103,6 +110,7 @@ class VolumeRun {
   }
 
   std::uint64_t blocks_changed() const { return blocks_changed_; }
+  std::uint64_t blocks_merged() const { return blocks_merged_; }
 
  private:
   static Volume volume_at_head(const Storage& storage, const VolumeCommit& work, Tid head) {
@@ -158,18 +166,42 @@ class VolumeRun {
     if (!conflicts_.empty() && !changed_by) return;
     if (writer_.is_unchanged(buffer, known)) {
       writer_.keep(known);
-    } else if (changed_by) {
-      conflicts_.push_back({work_.volume.path,
-                            buffer.block,
-                            buffer.block * volume_.blksize,
-                            work_.base,
-                            *changed_by,
-                            {},
-                            {}});
+    } else if (!changed_by) {
+      write_changed(buffer, known);
+    } else if (foreign_.merge() != nullptr) {
+      merge_block(buffer, known, *changed_by);
     } else {
-      writer_.write(buffer, known);
-      ++blocks_changed_;
+      add_conflict(buffer.block, *changed_by, {});
     }
+  }
+
+  void merge_block(BlockBuffer& buffer, const BlockWriter::Known& known, Tid changed_by) {
+    BlockMerge::Pages pages = foreign_.merge()->merge(buffer);
+    if (!pages.both.empty()) return add_conflict(buffer.block, changed_by, std::move(pages.both));
+    if (!conflicts_.empty()) return;
+    ++blocks_merged_;
+    if (!pages.own.empty()) {
+      buffer.dirty = std::move(pages.own);
+      write_changed(buffer, known);
+    } else if (known.zblk) {
+      writer_.keep(known);
+    }
+  }
+
+  void write_changed(BlockBuffer& buffer, const BlockWriter::Known& known) {
+    writer_.write(buffer, known);
+    ++blocks_changed_;
+  }
+
+  void add_conflict(std::uint64_t block, Tid changed_by, ExtentList pages) {
+    conflicts_.push_back({.volume = work_.volume.path,
+                          .block = block,
+                          .offset = block * volume_.blksize,
+                          .base_tid = work_.base,
+                          .tid = changed_by,
+                          .user = {},
+                          .description = {},
+                          .pages = std::move(pages)});
   }
 
   const VolumeCommit& work_;
@@ -179,6 +211,7 @@ class VolumeRun {
   Progress& progress_;
   std::vector<BlockConflict>& conflicts_;
   std::uint64_t blocks_changed_ = 0;
+  std::uint64_t blocks_merged_ = 0;
 };
 
 [[noreturn]] void throw_conflicts(const Storage& storage, std::vector<BlockConflict> conflicts) {
@@ -211,11 +244,14 @@ CommitResult try_commit(Storage& storage, std::span<const VolumeCommit> volumes,
     VolumeRun run(storage, work, head, sink, progress, conflicts);
     run.run();
     result.blocks_changed += run.blocks_changed();
+    result.blocks_merged += run.blocks_merged();
   }
   if (!conflicts.empty()) throw_conflicts(storage, std::move(conflicts));
   result.objects_stored = sink.objects();
   result.bytes_stored = sink.bytes();
-  result.tid = sink.finish(voted);
+  result.tid = sink.finish([&](Tid tid) {
+    if (voted) voted(tid, result.blocks_merged > 0);
+  });
   return result;
 }
 

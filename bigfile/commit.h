@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,12 +21,13 @@
 // overlap with storing.
 //
 // C1  What is equal to the database is not stored; a transaction without a change is never begun,
-// so a
-//     commit may be repeated after any crash.
+//     so a commit may be repeated after any crash.
 // C2  A block any of whose chunks changed has its ZBlk stored (peers learn of the change through
-// it). C3  A block that another transaction changed after `base` is a conflict, unless what is
-// dirty of it
-//     already equals the head. The transaction fails as a whole; nothing is changed anywhere.
+//     it).
+// C3  A block that another transaction changed after `base` is a conflict, unless what is dirty of
+//     it already equals the head. The transaction fails as a whole; nothing is changed anywhere.
+//     With `merge` such a block takes the others' pages where this commit changes none of them, and
+//     it is a conflict where both changed one page (bigfile/block_merge.h).
 // C4  Records are those that wendelin.core, BTrees and ZODB would write for the same data.
 
 namespace zbig {
@@ -57,6 +59,11 @@ struct VolumeCommit {
   Tid base;  // the view on which the changes were made
   DirtySource* source = nullptr;
   BlockFormat format = BlockFormat::kZBlk0;
+  bool merge = false;  // C3
+  // Transactions after `base` that are no others': earlier commits of the same changes, whose end
+  // was not heard of. Each was checked against the same `base` and merged nothing, so where one is
+  // the newest to change a block, nobody else has changed the block since.
+  std::set<Tid> own = {};
 };
 
 struct BlockConflict {
@@ -67,6 +74,7 @@ struct BlockConflict {
   Tid tid;  // the transaction that won, with what it says of itself
   std::string user;
   std::string description;
+  ExtentList pages;  // that both changed, in bytes of the volume; known only if it was to be merged
 };
 
 class CommitConflict : public ErrorOf<ErrorCode::kConflict> {
@@ -79,6 +87,7 @@ class CommitConflict : public ErrorOf<ErrorCode::kConflict> {
 struct CommitResult {
   std::optional<Tid> tid;  // nothing: there was nothing to commit
   std::uint64_t blocks_changed = 0;
+  std::uint64_t blocks_merged = 0;  // that others had changed too
   std::uint64_t objects_stored = 0;
   std::uint64_t bytes_stored = 0;  // of records
 };
@@ -87,8 +96,8 @@ struct CommitResult {
 using ProgressFn = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 // Called when the transaction is voted, with its tid if the storage has chosen it, just before it
-// becomes part of the database.
-using VotedFn = std::function<void(Tid)>;
+// becomes part of the database; and whether others' changes were merged into it.
+using VotedFn = std::function<void(Tid, bool merged)>;
 
 // Throws CommitConflict, NoSpace, ReadOnly, Unavailable, Corrupt. Whatever it throws, the database
 // is unchanged.

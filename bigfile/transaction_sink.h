@@ -25,7 +25,8 @@ class TransactionSink {
   // those objects that the transaction does not store itself.
   void check(Oid oid, Tid serial) { checks_.push_back({oid, serial}); }
 
-  // Checks, votes, calls `voted` (bigfile/commit.h) and finishes. Nothing if nothing was stored.
+  // Checks, votes, calls `voted` (as VotedFn of bigfile/commit.h) and finishes. Nothing if nothing
+  // was stored.
   std::optional<Tid> finish(const std::function<void(Tid)>& voted);
 
   std::uint64_t objects() const { return objects_; }

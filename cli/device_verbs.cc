@@ -229,7 +229,8 @@ int status(const Arguments& arguments) {
 constexpr std::array<Option, 6> kCommitOptions{{
     {"message", 'm', "TEXT", "the description of the transaction"},
     {"user", '\0', "NAME", "who makes it"},
-    {"merge", '\0', {}, "take others' changes to other pages of a block (not in this version)"},
+    {"merge", '\0', {}, "where others changed the same block, take their changes of pages that were not "
+     "changed here"},
     {"freeze", '\0', "none|fs|cgroup=PATH",
      "what to stop meanwhile; default and only one in this "
      "version: none"},
@@ -272,6 +273,14 @@ void print_conflict(const AgentConflict& conflict, bool json) {
                text(block, "user"), text(block, "description")});
   }
   table.print(std::cout);
+  for (const Json& block : conflict.blocks) {
+    if (!block.contains("pages")) continue;
+    std::cout << "changed by both in block " << number(block, "block") << ":";
+    for (const Json& extent : block["pages"]) {
+      std::cout << " " << number(extent, "offset") << "+" << number(extent, "length");
+    }
+    std::cout << "\n";
+  }
 }
 
 int commit(const Arguments& arguments) {

@@ -62,12 +62,18 @@ write_at A 0 "$work/first"
 echo "7fffffffffffff00" > "$voted"
 expect 0 zbig commit A
 
-step "what another client committed later is a conflict"
+step "what another client committed later is a conflict in its blocks, and only there"
 : > "$work/voted"
 zbig attach "$db" /A --name B --socket-only > /dev/null
 write_at A 0 "$work/second"
 commit_unheard
 write_at B 65536 "$work/second"
+expect 0 zbig commit B
+write_at A 0 "$work/first"
+expect 0 zbig commit A
+write_at A 0 "$work/second"
+commit_unheard
+write_at B 65536 "$work/first"
 expect 0 zbig commit B
 write_at A 69632 "$work/page"
 expect 3 zbig commit A
