@@ -71,6 +71,7 @@ write_at B 65536 "$work/second"
 expect 0 zbig commit B
 write_at A 0 "$work/first"
 expect 0 zbig commit A
+: > "$work/voted"
 write_at A 0 "$work/second"
 commit_unheard
 write_at B 65536 "$work/first"
