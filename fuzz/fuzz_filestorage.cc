@@ -5,13 +5,10 @@
 //
 // Input: a Data.fs; or the index's size in two bytes (little-endian), the index, a Data.fs.
 
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <string>
 
-#include <stdlib.h>
-
+#include "fuzz/place.h"
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
 
@@ -19,35 +16,14 @@ namespace {
 
 using namespace zbig;
 
-// One folder of the process, in memory where there is one.
-class Place {
- public:
-  Place() {
-    std::string name = std::filesystem::is_directory("/dev/shm") ? "/dev/shm/fuzz-zbig-XXXXXX"
-                                                                 : "/tmp/fuzz-zbig-XXXXXX";
-    invariant(::mkdtemp(name.data()) != nullptr, "a folder for the fuzzer can be made");
-    folder_ = name;
-  }
-  ~Place() { std::filesystem::remove_all(folder_); }
-
-  std::string fresh(ByteView file, ByteView index) {
-    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-      std::filesystem::remove(entry);
-    }
-    const auto path = (folder_ / "Data.fs").string();
-    put(path, file);
-    if (!index.empty()) put(path + ".index", index);
-    return path;
-  }
-
- private:
-  static void put(const std::string& path, ByteView bytes) {
-    std::ofstream(path, std::ios::binary)
-        .write(as_text(bytes).data(), static_cast<std::streamsize>(bytes.size()));
-  }
-
-  std::filesystem::path folder_;
-};
+// A Data.fs of its own.
+std::string fresh(const Place& place, ByteView file, ByteView index) {
+  place.clear();
+  const auto path = place / "Data.fs";
+  Place::put(path, file);
+  if (!index.empty()) Place::put(path + ".index", index);
+  return path;
+}
 
 // Every transaction's tid and records, both ways; every record loaded.
 std::map<Tid, std::size_t> read_all(const Storage& storage) {
@@ -103,7 +79,7 @@ void write_file(const std::string& path) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static Place place;
+  static const Place place;
   ByteView file(reinterpret_cast<const std::byte*>(data), size);
   ByteView index;
   if (size >= 2 && data[0] != 'F') {
@@ -111,8 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     index = file.subspan(2, index_size);
     file = file.subspan(2 + index_size);
   }
-  read_file(place.fresh(file, index));
-  write_file(place.fresh(file, index));
-  write_file(place.fresh(file, {}));
+  read_file(fresh(place, file, index));
+  write_file(fresh(place, file, index));
+  write_file(fresh(place, file, {}));
   return 0;
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""make_seeds.py DOCS CORPUS: the hex examples of DOCS/*.md as first inputs of the fuzzers.
+"""make_seeds.py DOCS CORPUS: the first inputs of the fuzzers, from the hex examples of DOCS/*.md.
 
 CORPUS/pickle and CORPUS/record get each record as it is, CORPUS/btree sets of them as fuzz_btree
-reads them, CORPUS/PAGE what else there is on a page (filestorage)."""
+reads them, CORPUS/PAGE what else there is on a page (filestorage). CORPUS/overlay and CORPUS/control get what a
+server writes and is asked."""
 
 import pathlib
 import re
@@ -30,6 +31,29 @@ def numbered(records):
         oid.to_bytes(2, "little") + len(data).to_bytes(2, "little") + data for oid, data in records
     )
 
+STATE = b"""sequence 3
+size 163840
+view 0000000000001000
+base 0000000000001000
+bottom 1 flushed
+top 2
+boot another boot"""
+
+ATTACH = (
+    b'{"op": "attach", "device": "A", "export": "/A", "volume": "/A", "at": "head", '
+    b'"size": 65536, "resume": true, "overlay": "/"}\n'
+)
+REQUESTS = [
+    b'{"op": "hello"}\n{"op": "status"}\n',
+    ATTACH + b'{"op": "freeze", "device": "A"}\n{"op": "unfreeze", "device": "A"}\n'
+    b'{"op": "detach", "device": "A", "keep": true}\n' + ATTACH,
+    ATTACH + b'{"op": "freeze", "device": "A"}\n'
+    b'{"op": "committed", "device": "A", "at": "03f5945815555555", "stored": true}\n'
+    b'{"op": "abort", "device": "A"}\n{"op": "settled", "device": "A"}\n'
+    b'{"op": "status", "device": "A"}\n{"op": "detach", "device": "A", "discard": true}\n',
+    ATTACH.replace(b'"resume"', b'"read_only"') + b'{"op": "refresh", "device": "A", "at": "head"}\n',
+]
+
 
 def main():
     docs, corpus = map(pathlib.Path, sys.argv[1:])
@@ -44,6 +68,10 @@ def main():
     nodes = dict(examples(docs / "btree.md"))
     tree = [(1, "lobtree-two-buckets"), (28, "lobucket-next"), (29, "lobucket-last")]
     write(corpus / "btree", "tree", numbered([(oid, nodes[name]) for oid, name in tree]))
+    write(corpus / "overlay", "as-it-was", b"\0\3\0\1\x20")
+    write(corpus / "overlay", "state", STATE + b"\0\0\0\xf0\1\1\0\x80\0")
+    for number, lines in enumerate(REQUESTS):
+        write(corpus / "control", str(number), lines)
 
 
 main()
