@@ -55,6 +55,8 @@ class DeviceFile : public EventSource {
   void mount();
   // False once the file system is unmounted.
   bool alive() const;
+  // What libfuse said last, where the mount did not live long.
+  static const std::string& last_complaint();
   // Lets go of the kernel's device: what waits for an answer gets an error, as if the process had
   // died. Takes the mount away if it is still there, whoever uses it.
   void unmount();
@@ -91,6 +93,7 @@ class DeviceFile : public EventSource {
   Settings settings_;
   std::uint64_t size_;
   std::size_t max_transfer_;
+  std::size_t max_read_;
   bool can_flush_;
   bool can_zero_;
   std::function<void()> on_overrun_;

@@ -79,6 +79,9 @@ void Service::run(const std::function<void()>& ready) {
   start_up();
   while (device_->alive() && !leaving_ && !mounted_ && !failure_) loop_.turn();
   if (failure_) throw Failed(*failure_);
+  if (!mounted_ && !leaving_) {
+    throw Failed("mount at " + options_.path + " ended at once: " + DeviceFile::last_complaint());
+  }
   if (mounted_) ready();
   while (device_->alive() && !leaving_) loop_.turn();
 }
