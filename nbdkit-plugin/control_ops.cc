@@ -233,7 +233,7 @@ Json status_of(const Device& device) {
           {"size", device.size()},
           {"dirty_bytes", status.dirty_bytes},
           {"frozen_bytes", status.frozen_bytes},
-          {"overlay_bytes", status.overlay_bytes},
+          {"overlay_bytes", device.overlay_bytes_on_disk()},
           {"read_only", config.read_only},
           {"settled", status.settled},
           {"error", status.error.empty() ? Json() : Json(status.error)}};

@@ -208,6 +208,10 @@ Overlay::Status Device::status() const {
   return status;
 }
 
+std::uint64_t Device::overlay_bytes_on_disk() const {
+  return config_.read_only ? 0 : overlay()->bytes_on_disk();
+}
+
 // --- exports
 
 std::string DeviceExport::description() const {

@@ -80,6 +80,7 @@ class Device {
   std::uint64_t close(Close how);
 
   Overlay::Status status() const;
+  std::uint64_t overlay_bytes_on_disk() const;
   // Throws ReadOnly if there is none, Failed if the device is closed.
   std::shared_ptr<Overlay> overlay() const;
 

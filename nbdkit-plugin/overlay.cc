@@ -14,6 +14,14 @@
 // Everything but opening, which is in overlay_open.cc.
 
 namespace zbig {
+namespace {
+
+// Layers that a commit dropped are removed many at once, for that needs a sync of the state; but
+// large ones at once.
+constexpr std::size_t kMaxDoomed = 16;
+constexpr std::uint64_t kMaxDoomedPages = 256;
+
+}  // namespace
 
 Overlay::Overlay(std::string directory, File directory_file, StateFile state,
                  std::uint64_t next_layer, Snapshot snapshot)
@@ -212,8 +220,7 @@ void Overlay::flush() {
       directory_file_.sync();
       state_.save(state);  // O5
     }
-    state_.sync();
-    remove_doomed();
+    sync_state();
   } catch (const Error& error) {
     set_failure(error.what());
     throw;
@@ -241,6 +248,7 @@ ExtentList Overlay::data_extents(std::uint64_t offset, std::uint64_t length) con
 // --- what the agent does
 
 std::shared_ptr<Layer> Overlay::new_layer() {
+  if (spare_) return std::exchange(spare_, nullptr);
   const std::uint64_t number = next_layer_++;
   try {
     return Layer::create(directory_, number, size_);
@@ -267,9 +275,14 @@ void Overlay::save_and_swap(Snapshot next) {
     state.bottom = name(*next.bottom);
     state.top = name(*next.top);
     state_.save(state);
+    const SnapshotPtr before = snapshot();
     for (const NamedLayer& named : old) {
       if (named.number != state.bottom.number && named.number != state.top.number) {
         doomed_.push_back(named.number);
+        dropped_promised_ |= named.flushed;
+        for (const Layer* layer : {before->bottom.get(), before->top.get()}) {
+          if (layer->number() == named.number) doomed_pages_ += layer->bits().count();
+        }
       }
     }
   }
@@ -278,6 +291,10 @@ void Overlay::save_and_swap(Snapshot next) {
 
 void Overlay::freeze() {
   std::lock_guard control(control_mutex_);
+  {
+    std::lock_guard lock(state_mutex_);
+    if (dropped_promised_) sync_state();  // O8
+  }
   Snapshot next = *snapshot();
   if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
   if (next.phase == Phase::kUnfolded) {
@@ -386,17 +403,24 @@ void Overlay::settled() {
 }
 
 void Overlay::tidy() {
-  std::lock_guard sync_lock(sync_mutex_);
-  std::lock_guard lock(state_mutex_);
-  state_.sync();
-  remove_doomed();
+  {
+    std::lock_guard sync_lock(sync_mutex_);
+    std::lock_guard lock(state_mutex_);
+    const bool much = doomed_.size() >= kMaxDoomed || doomed_pages_ >= kMaxDoomedPages;
+    if (dropped_promised_ || much) sync_state();
+  }
+  std::lock_guard control(control_mutex_);
+  if (!spare_) spare_ = new_layer();
 }
 
-void Overlay::remove_doomed() {
+void Overlay::sync_state() {
+  state_.sync();
+  dropped_promised_ = false;
   while (!doomed_.empty()) {
     Layer::unlink(directory_, doomed_.back());
     doomed_.pop_back();
   }
+  doomed_pages_ = 0;
 }
 
 void Overlay::destroy() {
@@ -408,7 +432,10 @@ void Overlay::destroy() {
     swap_in(std::move(next));
   }
   abort(view(), ExtentList{});
-  tidy();
+  {
+    std::lock_guard lock(state_mutex_);
+    sync_state();
+  }
   // The layers are empty now: whatever part of this a crash cuts off, nothing is left to lose.
   const SnapshotPtr last = snapshot();
   std::error_code ignored;  // a directory that holds something else stays
@@ -416,6 +443,7 @@ void Overlay::destroy() {
   directory_file_.sync();
   Layer::unlink(directory_, last->bottom->number());
   Layer::unlink(directory_, last->top->number());
+  if (spare_) Layer::unlink(directory_, spare_->number());
   std::filesystem::remove(directory_, ignored);
 }
 
@@ -444,8 +472,12 @@ Overlay::Status Overlay::status() const {
       status.dirty_bytes = total_length(now->dirty_extents(0, size_));
       break;
   }
-  status.overlay_bytes = now->bottom->bytes_on_disk() + now->top->bytes_on_disk();
   return status;
+}
+
+std::uint64_t Overlay::bytes_on_disk() const {
+  const SnapshotPtr now = snapshot();
+  return now->bottom->bytes_on_disk() + now->top->bytes_on_disk();
 }
 
 // --- frozen

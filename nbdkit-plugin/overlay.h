@@ -65,9 +65,11 @@
 //     are none of before the move, `stale` has where they may be, and the base stays; it stays also
 //     if a page was written there meanwhile. While nothing is stale or dirty it is the view's tid.
 //
-// A crash before the sync in tidy() may bring back, as dirty, a layer that was committed. That is
-// harmless: what already landed compares equal, and a commit of it stores nothing (rule 5 of
-// docs/architecture.md).
+// O8  A layer that a flush promised something of, and that a commit dropped, is gone from the state
+//     on the disk before the next freeze. After a loss of power it would come back as dirty: as
+//     long as no other commit followed that is harmless, for what landed compares equal, and a
+//     commit of it stores nothing (rule 5 of docs/architecture.md); later it would undo the other.
+//     What no flush promised never comes back (O5), so that a commit needs no sync for it.
 //
 // Locks, in this order: control > page locks > gate > state > snapshot; sync > state. The page
 // locks are held while the rest of a page is read from the view, no other lock is.
@@ -129,7 +131,8 @@ class Overlay {
   // Nobody has a copy of a page of before the last move of the view, nor a write to one on its way.
   // Throws Busy while frozen.
   void settled();
-  // Brings to the disk, and removes from it, what a step above left for later.
+  // Brings to the disk, and removes from it, what a step above left for later, and makes the layer
+  // that the next one needs.
   void tidy();
   // Removes the overlay's files. The object must not be used afterwards.
   void destroy();
@@ -139,11 +142,11 @@ class Overlay {
     Tid base;
     std::uint64_t dirty_bytes = 0;   // not counting what is frozen
     std::uint64_t frozen_bytes = 0;  // of the commit under way
-    std::uint64_t overlay_bytes = 0;
     bool settled = true;
     std::string error;  // why the last fold or flush failed; empty if it did not
   };
   Status status() const;
+  std::uint64_t bytes_on_disk() const;
 
   // --- the frozen writes, as a commit reads them
 
@@ -191,7 +194,8 @@ class Overlay {
   void fold();
   // The last part of a step: saves the state of `next` and swaps it in. The gate is closed.
   void save_and_swap(Snapshot next);
-  void remove_doomed();
+  // The state and what follows from it are on the disk. state_mutex_ is held.
+  void sync_state();
 
   const std::string directory_;
   const File directory_file_;  // holds the lock
@@ -202,10 +206,13 @@ class Overlay {
   std::mutex sync_mutex_;
 
   std::uint64_t next_layer_ = 0;  // guarded by control_mutex_
+  std::shared_ptr<Layer> spare_;  // likewise; empty, and the state does not name it
 
   std::mutex state_mutex_;
   StateFile state_;                    // guarded by state_mutex_
   std::vector<std::uint64_t> doomed_;  // likewise; layers to remove once the state is synced (O6)
+  std::uint64_t doomed_pages_ = 0;     // likewise
+  bool dropped_promised_ = false;      // likewise; the state must be synced before a freeze (O8)
 
   mutable std::mutex snapshot_mutex_;
   SnapshotPtr snapshot_;  // guarded by snapshot_mutex_

@@ -150,7 +150,10 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
       overlay->doomed_.push_back(number);
     }
   }
-  overlay->tidy();
+  {
+    std::lock_guard lock(overlay->state_mutex_);
+    overlay->sync_state();
+  }
   if (!folded) {
     try {
       std::lock_guard control(overlay->control_mutex_);

@@ -19,6 +19,12 @@
 namespace zbig {
 namespace {
 
+std::size_t files_in(const std::string& directory) {
+  std::size_t files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) ++files;
+  return files;
+}
+
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -229,10 +235,45 @@ TEST_F(OverlayTest, Overlay_ManyCommits_LeaveNoFilesBehind) {
     overlay->committed(next_view_, ExtentList{});
     overlay->tidy();
   }
-  std::size_t files = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory()))
-    ++files;
-  EXPECT_EQ(files, 5u);  // state, two layers of two files
+  EXPECT_EQ(files_in(directory()), 7u);  // state, two layers of two files, the next one
+}
+
+// Nothing was promised, so nothing need be on the disk, and files go many at once.
+TEST_F(OverlayTest, Overlay_ManyCommitsWithoutFlush_LeaveFewFilesBehind) {
+  const auto overlay = open();
+  for (int i = 0; i < 100; ++i) {
+    overlay->write(0, filled(kPageSize, 1));
+    overlay->freeze();
+    overlay->committed(next_view_, ExtentList{});
+    overlay->tidy();
+    ASSERT_LE(files_in(directory()), 7u + 2 * 16);
+  }
+}
+
+// O8: were the dropped layer still in the state on the disk, a loss of power after the next commit
+// would make it dirty again. That its file is gone shows that the state was synced (O6).
+TEST_F(OverlayTest, Freeze_AfterACommitOfFlushedWrites_SyncsTheState) {
+  const auto overlay = open();
+  const std::string dropped = directory() + "/1.data";
+  overlay->write(0, filled(kPageSize, 1));
+  overlay->flush();
+  overlay->freeze();
+  overlay->committed(next_view_, ExtentList{});
+  ASSERT_TRUE(std::filesystem::exists(dropped));
+  overlay->freeze();
+  EXPECT_FALSE(std::filesystem::exists(dropped));
+}
+
+TEST_F(OverlayTest, Tidy_AfterLargeCommits_RemovesTheirFiles) {
+  const auto overlay = open();
+  for (std::uint64_t pages = 0; pages < 256; pages += kPages) {
+    ASSERT_TRUE(std::filesystem::exists(directory() + "/1.data"));
+    overlay->write(0, filled(kSize, 1));
+    overlay->freeze();
+    overlay->committed(next_view_, ExtentList{});
+    overlay->tidy();
+  }
+  EXPECT_FALSE(std::filesystem::exists(directory() + "/1.data"));
 }
 
 TEST_F(OverlayTest, Overlay_Destroyed_LeavesNothing) {
@@ -517,7 +558,7 @@ TEST_F(OverlayTest, Overlay_FrozenWithATerabyteDirty_TakesNoTime) {
   EXPECT_THAT(overlay->frozen()->dirty_extents(0, kTerabyte), ElementsAre(Extent{0, kTerabyte}));
   overlay->write(0, filled(1, 1));
   overlay->unfreeze();
-  EXPECT_LT(overlay->status().overlay_bytes, 200u << 20);
+  EXPECT_LT(overlay->bytes_on_disk(), 200u << 20);
 }
 
 }  // namespace

@@ -50,6 +50,7 @@ FileStorage::FileStorage(const std::string& path, OpenMode mode)
   log_ = open_log(path_, lock_ ? DataFile::Access::kWrite : DataFile::Access::kRead, 0);
   last_tid_ = log_.committed.last_tid.value;
   last_begun_ = log_.committed.last_tid;
+  recent_.reset(log_.committed.last_tid);
   if (!lock_) return;
   cut_tail(log_);
   largest_oid_ = log_.index.largest().value_or(Oid{0}).value;
@@ -119,6 +120,15 @@ std::vector<Revision> FileStorage::history(Oid oid, std::size_t limit) const {
   return out;
 }
 
+std::vector<Oid> FileStorage::changed_oids(Tid after, Tid upto) const {
+  {
+    const std::shared_lock lock(state_mutex_);
+    check_not_failed();
+    if (auto oids = recent_.between(after, upto)) return std::move(*oids);
+  }
+  return Storage::changed_oids(after, upto);
+}
+
 std::unique_ptr<Subscription> FileStorage::subscribe(InvalidationFn callback) {
   return subscribers_.add(std::move(callback));
 }
@@ -142,14 +152,15 @@ Tid FileStorage::sync() {
 }
 
 void FileStorage::add(const ScannedTransaction& transaction) {
-  {
-    const std::unique_lock lock(state_mutex_);
-    log_.add(transaction);
-  }
   std::vector<Oid> oids;
   oids.reserve(transaction.records.size());
   for (const auto& record : transaction.records) oids.push_back(record.oid);
   const auto tid = transaction.header.tid;
+  {
+    const std::unique_lock lock(state_mutex_);
+    log_.add(transaction);
+    recent_.add(tid, oids);
+  }
   if (tid <= last_tid()) return;  // S3
   subscribers_.notify(tid, oids);
   last_tid_.store(tid.value, std::memory_order_release);
@@ -191,6 +202,7 @@ void FileStorage::switch_file() {
   {
     const std::unique_lock lock(state_mutex_);
     log_ = std::move(log);
+    recent_.reset(log_.committed.last_tid);
   }
   LogWalker news(*log_.file, log_.committed);
   for (auto place = news.at(position); place; place = news.at(place->end())) {

@@ -16,6 +16,7 @@
 #include "zodb/filestorage/filestorage.h"
 #include "zodb/filestorage/lock_file.h"
 #include "zodb/filestorage/log.h"
+#include "zodb/filestorage/recent_changes.h"
 #include "zodb/filestorage/transaction_writer.h"
 #include "zodb/subscribers.h"
 
@@ -69,6 +70,7 @@ class FileStorage : public Storage {
   std::unique_ptr<TransactionCursor> transactions(Tid first, Tid last,
                                                   bool backwards) const override;
   std::vector<Revision> history(Oid oid, std::size_t limit) const override;
+  std::vector<Oid> changed_oids(Tid after, Tid upto) const override;
   std::unique_ptr<Subscription> subscribe(InvalidationFn callback) override;
   void check(const std::function<void(const std::string&)>& on_defect) const override;
 
@@ -111,6 +113,7 @@ class FileStorage : public Storage {
   mutable std::mutex follow_mutex_;
   mutable std::shared_mutex state_mutex_;
   Log log_;                      // S1
+  RecentChanges recent_;         // likewise
   std::optional<Error> failed_;  // S1, S4
   std::atomic<std::uint64_t> last_tid_{0};
 
