@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 
 #include <algorithm>
+#include <random>
 #include <thread>
 
 #include "agent/files.h"
@@ -16,6 +17,12 @@ constexpr std::chrono::seconds kStartDeadline{30};
 
 std::string size_problem(std::uint64_t size) {
   return "size " + std::to_string(size) + " is more than 2^62";
+}
+
+// 16 hex digits that no other agent draws.
+std::string random_word() {
+  std::random_device source;
+  return Oid{std::uint64_t{source()} << 32 | source()}.hex();
 }
 
 }  // namespace
@@ -114,6 +121,12 @@ DeviceStatus Agent::attach(const AttachRequest& request) {
           request.fuse_path.value_or(places_.runtime_directory + "/dev/" + record.name),
           record.name);
       if (::geteuid() == 0) record.link = "/dev/zbig/" + record.name;
+    }
+    if (record.front_end == FrontEndKind::kNbd) {
+      record.nbd_index = request.nbd_index;
+      record.nbd_index_asked = request.nbd_index.has_value();
+      record.instance = random_word();
+      record.link = "/dev/zbig/" + record.name;
     }
     return database->attach(record);
   } catch (...) {

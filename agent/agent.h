@@ -28,7 +28,8 @@ struct AttachRequest {
   std::optional<Tid> at;  // implies read_only
   FrontEndKind front_end = FrontEndKind::kFuse;
   std::optional<std::string> fuse_path;  // absolute
-  std::optional<BlockFormat> format;     // otherwise $WENDELIN_CORE_ZBLK_FMT, otherwise ZBlk0
+  std::optional<std::uint32_t> nbd_index;
+  std::optional<BlockFormat> format;  // otherwise $WENDELIN_CORE_ZBLK_FMT, otherwise ZBlk0
   bool follow = true;
   std::uint64_t size = 0;
 };

@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kStatusDeadline{1000};
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
 constexpr milliseconds kForcedSyncDeadline{3000};
+constexpr milliseconds kForcedRequestDeadline{1000};
 
 std::uint64_t number_of(const Json& json, const char* key) {
   return json.contains(key) && json[key].is_number_unsigned() ? json[key].get<std::uint64_t>() : 0;
@@ -43,6 +44,7 @@ Database::~Database() {
 void Database::remember(DeviceRecord record) {
   auto device = std::make_unique<Device>();
   device->last_commit = context_.store->last_commit(record.name);
+  device->at = device->settled_at = context_.store->view(record.name);
   device->problem = "it is being brought back";
   device->record = std::move(record);
   const std::lock_guard lock(mutex_);
@@ -125,6 +127,16 @@ FrontEnd& Database::front_of(Device& device) {
   return *device.front;
 }
 
+void Database::bring_up(Device& device) {
+  front_of(device).bring_up();
+  const auto index_before = device.record.nbd_index;
+  {
+    const std::lock_guard lock(mutex_);
+    front_of(device).note(device.record);
+  }
+  if (device.record.nbd_index != index_before) save(device);
+}
+
 // --- attach
 
 // The first device of a volume is its plain export; a pinned one never, for whoever asks for a
@@ -182,6 +194,7 @@ void Database::serve(Device& device, bool resume) {
   if (!shown) throw Failed("the server's reply to attach has no tid");
   device.settled = reply.value("settled", false);
   const std::lock_guard lock(mutex_);
+  device.record.facts = reply.value("facts", device.record.facts);
   device.at = *shown;
   device.size = number_of(reply, "size");
   device.dirty_bytes = number_of(reply, "dirty_bytes");
@@ -230,7 +243,7 @@ void Database::attach_device(DeviceRecord record) {
     serve(*device, false);
     front_of(*device).prepare(device->record);
     save(*device);
-    front_of(*device).bring_up();
+    bring_up(*device);
     if (!device->settled) settle(*device, all_pages());
     device->record.complete = true;
     save(*device);
@@ -253,8 +266,8 @@ void Database::attach_device(DeviceRecord record) {
 
 // --- detach
 
-ServedDevice Database::served_status(const Device& device) const {
-  auto all = server_.status(Server::kDeadline);
+ServedDevice Database::served_status(const Device& device, milliseconds timeout) const {
+  auto all = server_.status(timeout);
   const auto at = all.find(device.record.name);
   if (at == all.end()) throw Unavailable("the server does not know device " + device.record.name);
   return at->second;
@@ -278,7 +291,7 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
     const Json request = {
         {"op", "detach"}, {"device", record.name}, {"discard", discard}, {"keep", keep}};
     try {
-      server_.request(request);
+      server_.request(request, force ? kForcedRequestDeadline : Server::kDeadline);
     } catch (const Unavailable& error) {
       if (!force) throw;
       log_line("detach " + record.name + ": " + error.what());
@@ -299,12 +312,37 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
   devices_.erase(std::string(record.name));
 }
 
-void Database::sync_before_detach(Device& device, bool force) {
-  if (!force) return front_of(device).sync(kSyncDeadline);
+// What the server has once it has all that programs wrote.
+std::uint64_t Database::dirty_after_sync(Device& device) {
+  if (device.record.read_only) return 0;
+  front_of(device).sync(kSyncDeadline);
+  const ServedDevice served = served_status(device, Server::kDeadline);
+  return served.dirty_bytes + served.frozen_bytes;
+}
+
+// Ends the front end whatever state it is in, after a fair try to bring what the kernel holds to
+// the server. False if nobody knows whether there are uncommitted writes; `dirty`: how many, or
+// what was last heard.
+bool Database::end_by_force(Device& device, std::uint64_t& dirty) {
+  dirty = last_heard_dirty(device);
+  if (device.served && !device.record.read_only) {
+    try {
+      front_of(device).sync(kForcedSyncDeadline);
+    } catch (const Error& error) {
+      log_line(std::string("detach by force, without what the kernel holds: ") + error.what());
+    }
+  }
+  withdraw(device);
+  if (device.record.read_only) return true;
+  if (!device.served) return false;
   try {
-    front_of(device).sync(kForcedSyncDeadline);
+    // Afterwards, since a program may have written to the last.
+    const ServedDevice served = served_status(device, kForcedRequestDeadline);
+    dirty = served.dirty_bytes + served.frozen_bytes;
+    return true;
   } catch (const Error& error) {
-    log_line(std::string("detach by force, without what the kernel holds: ") + error.what());
+    log_line("detach by force: " + std::string(error.what()));
+    return false;
   }
 }
 
@@ -329,26 +367,20 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
                       "device " + name + " does not work at the moment: " + device.problem,
                       "--force detaches it and keeps its uncommitted data");
   }
-  std::uint64_t dirty = last_heard_dirty(device);
-  if (device.served && !device.record.read_only) {
-    if (!discard) sync_before_detach(device, force);
-    try {
-      const ServedDevice served = served_status(device);
-      dirty = served.dirty_bytes + served.frozen_bytes;
-    } catch (const Unavailable&) {
-      if (!force) throw;
-    }
-  }
-  if (dirty > 0 && !discard && !force) {
-    throw HintedError(
-        ErrorCode::kBusy, "device " + name + " has " + std::to_string(dirty) + " uncommitted bytes",
-        "`zbig commit " + name + "` or `zbig abort " + name +
-            "` first; --discard gives them up, --force keeps them for the next attach");
-  }
-  const bool keep = !discard && force && (dirty > 0 || !device.served) && !device.record.read_only;
+  std::uint64_t dirty = 0;
+  bool keep = false;
   if (force) {
-    withdraw(device);
+    const bool known = end_by_force(device, dirty);
+    keep = !discard && (dirty > 0 || !known);
   } else {
+    dirty = discard ? last_heard_dirty(device) : dirty_after_sync(device);
+    if (dirty > 0 && !discard) {
+      throw HintedError(
+          ErrorCode::kBusy,
+          "device " + name + " has " + std::to_string(dirty) + " uncommitted bytes",
+          "`zbig commit " + name + "` or `zbig abort " + name +
+              "` first; --discard gives them up, --force keeps them for the next attach");
+    }
     front_of(device).end();
   }
   if (discard) outcome.discarded_bytes = dirty;
@@ -357,7 +389,7 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
     forget(device, discard, keep, force);
   } catch (const Busy&) {
     // A program wrote something in the last moment: the device stays.
-    front_of(device).bring_up();
+    bring_up(device);
     throw;
   }
   close_if_unused();
@@ -438,6 +470,7 @@ std::vector<DeviceStatus> Database::status() {
     if (status.waits_for.empty() && !device->record.read_only) status.waits_for = lock_problem_;
     if (status.waits_for.empty() && !device->committing) status.waits_for = operation;
     status.feed = device->record.pinned    ? "pinned"
+                  : device->claimed        ? "mounted"
                   : !device->record.follow ? "manual"
                   : !feed_problem_.empty() ? "lost"
                                            : "following";

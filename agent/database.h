@@ -68,7 +68,7 @@ struct DeviceStatus {
   std::uint64_t dirty_bytes = 0;
   std::uint64_t overlay_bytes = 0;
   std::string state;  // clean, dirty, committing, recovering, unreachable, failed, kept
-  std::string feed;   // following, manual, pinned, lost
+  std::string feed;   // following, manual, pinned, mounted, lost
   std::string waits_for;
   std::optional<LastCommit> last_commit;
   std::uint64_t commit_done = 0;  // bytes, while committing
@@ -136,11 +136,13 @@ class Database {
   struct Device {
     DeviceRecord record;
     std::unique_ptr<FrontEnd> front;  // front_of()
-    Tid at;     // the server's view, as last heard
-    Tid shown;  // D6; as last heard, and so none before the first status
+    Tid at;                           // the server's view, as last heard
+    Tid shown;                        // D6; as last heard, and so none before the first status
     std::uint64_t size = 0;
     bool served = false;   // the server has it
     bool settled = false;  // D4; the gate's holder's
+    Tid settled_at;        // the view that it was settled at last; the gate's holder's
+    bool claimed = false;  // and therefore behind, as last heard
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
     std::uint64_t overlay_bytes = 0;
@@ -156,18 +158,22 @@ class Database {
   void attach_device(DeviceRecord record);
   void serve(Device& device, bool resume);
   FrontEnd& front_of(Device& device);
+  void bring_up(Device& device);
   void forget(Device& device, bool discard, bool keep, bool force);
-  void sync_before_detach(Device& device, bool force);
+  std::uint64_t dirty_after_sync(Device& device);
+  bool end_by_force(Device& device, std::uint64_t& dirty);
   void withdraw(Device& device);
   void close_if_unused();
   void lock_storage();
-  ServedDevice served_status(const Device& device) const;
+  ServedDevice served_status(const Device& device, std::chrono::milliseconds timeout) const;
   std::uint64_t last_heard_dirty(const Device& device) const;
   void save(Device& device);
   std::vector<Device*> attached_devices();
 
   // database_view.cc
   bool move_view(Device& device, const std::string& to);
+  bool note_claim(Device& device);
+  void refuse_claimed(Device& device);
   void note_moved(Device& device, const Json& reply);
   void settle(Device& device, const StalePages& pages);
   void say_settled(Device& device);
@@ -179,6 +185,8 @@ class Database {
   void release(std::span<Frozen> frozen) noexcept;
   CommitOutcome commit_frozen(std::span<Frozen> frozen, const CommitRequest& request);
   std::set<Tid> own_commits_after(const DeviceRecord& record, Tid base) const;
+  void refuse_change_below(Device& device, const Volume& volume, Tid base, Tid head,
+                           const std::set<Tid>& own);
   void note_commit(std::span<Device* const> devices, const std::optional<Tid>& tid,
                    const std::string& result);
 

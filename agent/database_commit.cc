@@ -89,6 +89,21 @@ std::set<Tid> Database::own_commits_after(const DeviceRecord& record, Tid base) 
   return own;
 }
 
+// Once a commit is in, the view has what others committed too, which a mounted file system would
+// take amiss. What the device itself committed (`own`) is the file system's.
+void Database::refuse_change_below(Device& device, const Volume& volume, Tid base, Tid head,
+                                   const std::set<Tid>& own) {
+  if (base == head || !front_of(device).claimed()) return;
+  for (const BlockChange& change : changed_blocks(*storage_, volume, base, head)) {
+    if (own.contains(change.tid)) continue;
+    throw HintedError(ErrorCode::kConflict,
+                      "device " + device.record.name +
+                          " is mounted, or claimed in another way, and " + change.tid.hex() +
+                          " changed volume " + device.record.volume + " below it",
+                      "unmount it and commit again: what both changed is a conflict then, too");
+  }
+}
+
 CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequest& request) {
   storage_->sync();
   const Tid head = storage_->last_tid();
@@ -106,6 +121,8 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
                         "the writes to device " + record.name +
                             " were made to the old one; `zbig abort` gives them up");
     }
+    std::set<Tid> own = own_commits_after(record, base);
+    refuse_change_below(*item.device, volume, base, head, own);
     for (const VolumeCommit& other : volumes) {
       if (other.volume.zfile == volume.zfile) {
         throw HintedError(ErrorCode::kInvalid,
@@ -118,7 +135,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
                        .source = &item.writes,
                        .format = record.format,
                        .merge = request.merge,
-                       .own = own_commits_after(record, base)});
+                       .own = std::move(own)});
   }
   commit_done_ = 0;
   commit_total_ = total;
@@ -137,8 +154,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
     if (tid.value <= storage_->last_tid().value + 1) return;
     for (const Frozen& item : frozen) context_.store->add_voted(item.device->record.name, tid);
   };
-  const CommitResult result =
-      zbig::commit(*storage_, volumes, request.meta, progress, voted);
+  const CommitResult result = zbig::commit(*storage_, volumes, request.meta, progress, voted);
   outcome.tid = result.tid;
   outcome.blocks_changed = result.blocks_changed;
   outcome.blocks_merged = result.blocks_merged;

@@ -133,9 +133,11 @@ void Database::look_after() {
       // lock_problem_ tells the status; commit tells whoever commits.
     }
   }
-  // Only others' commits have to be looked for; see follow().
-  next_look_at_head_ = storage_ ? Clock::time_point{} : now + kLookAtHeadEvery;
-  if (!storage_) follow();
+  // Only others' commits have to be looked for, and the end of a claim; see follow().
+  const bool look = !storage_ || std::any_of(devices.begin(), devices.end(),
+                                             [](auto* device) { return device->claimed; });
+  next_look_at_head_ = look ? now + kLookAtHeadEvery : Clock::time_point{};
+  if (look) follow();
 }
 
 // Brings a device to the state that its record says, from whatever is there.
@@ -164,8 +166,15 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     device.record.complete = true;
     save(device);
   }
-  front_of(device).bring_up();
-  if (!device.settled) settle(device, all_pages());
+  bring_up(device);
+  if (device.settled) return;
+  // A server that died knows no more of a device without overlay that it was settled.
+  const bool same_view = record.read_only && device.at == device.settled_at;
+  if (same_view && front_of(device).claimed()) {
+    say_settled(device);
+  } else {
+    settle(device, all_pages());
+  }
 }
 
 // Brings everything back; what it returns is what is wrong still, device by device.

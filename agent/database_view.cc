@@ -35,6 +35,10 @@ void Database::settle(Device& device, const StalePages& pages) {
 void Database::say_settled(Device& device) {
   server_.request({{"op", "settled"}, {"device", device.record.name}});
   device.settled = true;
+  if (device.record.read_only && device.settled_at != device.at) {
+    device.settled_at = device.at;
+    context_.store->save_view(device.record.name, device.at);
+  }
 }
 
 void Database::note_moved(Device& device, const Json& reply) {
@@ -58,6 +62,23 @@ bool Database::move_view(Device& device, const std::string& to) {
   return true;
 }
 
+bool Database::note_claim(Device& device) {
+  const bool claimed = front_of(device).claimed();
+  const std::lock_guard lock(mutex_);
+  device.claimed = claimed;
+  return claimed;
+}
+
+// Throws where the view must not move since a mounted file system has its own idea of what is in
+// the device.
+void Database::refuse_claimed(Device& device) {
+  if (!note_claim(device)) return;
+  throw HintedError(ErrorCode::kBusy,
+                    node_of(device.record, server_) + " of device " + device.record.name +
+                        " is mounted, or claimed in another way, and its view stays as it is",
+                    "unmount it first");
+}
+
 void Database::refresh(const std::string& name) {
   const auto pass = enter("refresh " + name);
   Device& device = find_usable(name);
@@ -66,6 +87,7 @@ void Database::refresh(const std::string& name) {
                       "device " + name + " was attached at " + device.record.pinned->hex(),
                       "attach the volume without --at to see its present");
   }
+  refuse_claimed(device);
   if (!move_view(device, "head")) {
     throw HintedError(ErrorCode::kBusy, "device " + name + " has uncommitted writes",
                       "commit or abort them first");
@@ -76,6 +98,7 @@ void Database::abort(const std::string& name) {
   const auto pass = enter("abort " + name);
   Device& device = find_usable(name);
   if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
+  refuse_claimed(device);
   // Writes that are still in the kernel must be given up too, not appear afterwards.
   front_of(device).sync(kSyncDeadline);
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
@@ -107,7 +130,7 @@ void Database::follow(std::optional<Tid> made) {
       const auto live = served.find(device->record.name);
       if (live == served.end() || live->second.at >= head) continue;
       if (live->second.dirty_bytes + live->second.frozen_bytes > 0) continue;
-      move_view(*device, head.hex());
+      if (!note_claim(*device)) move_view(*device, head.hex());
     }
   } catch (const Error& error) {
     const std::lock_guard lock(mutex_);

@@ -56,6 +56,8 @@ std::string_view front_end_word(FrontEndKind kind) {
   switch (kind) {
     case FrontEndKind::kFuse:
       return "fuse";
+    case FrontEndKind::kNbd:
+      return "nbd";
     case FrontEndKind::kSocket:
       return "socket";
   }
@@ -63,7 +65,7 @@ std::string_view front_end_word(FrontEndKind kind) {
 }
 
 std::optional<FrontEndKind> parse_front_end(std::string_view word) {
-  for (const FrontEndKind kind : {FrontEndKind::kFuse, FrontEndKind::kSocket}) {
+  for (const FrontEndKind kind : {FrontEndKind::kFuse, FrontEndKind::kNbd, FrontEndKind::kSocket}) {
     if (word == front_end_word(kind)) return kind;
   }
   return std::nullopt;
@@ -83,6 +85,10 @@ std::string to_text(const DeviceRecord& record) {
                {"front_end", front_end_word(record.front_end)},
                {"fuse_path", record.fuse_path},
                {"made_fuse_path", record.made_fuse_path},
+               {"instance", record.instance},
+               {"nbd_index", record.nbd_index ? Json(*record.nbd_index) : Json(nullptr)},
+               {"nbd_index_asked", record.nbd_index_asked},
+               {"facts", record.facts},
                {"link", record.link},
                {"complete", record.complete},
                {"attached", record.attached}};
@@ -113,6 +119,13 @@ DeviceRecord device_record_from(const std::string& text) {
     record.front_end = *front_end;
     record.fuse_path = json.at("fuse_path").get<std::string>();
     record.made_fuse_path = json.at("made_fuse_path").get<bool>();
+    // Not there in what earlier versions wrote.
+    record.instance = json.value("instance", "");
+    if (json.contains("nbd_index") && !json["nbd_index"].is_null()) {
+      record.nbd_index = json["nbd_index"].get<std::uint32_t>();
+    }
+    record.nbd_index_asked = json.value("nbd_index_asked", false);
+    record.facts = json.value("facts", record.facts);
     record.link = json.at("link").get<std::string>();
     record.complete = json.at("complete").get<bool>();
     record.attached = json.at("attached").get<bool>();
@@ -166,6 +179,16 @@ void DeviceStore::add_voted(const std::string& name, Tid tid) const noexcept {
   std::ofstream file(directory(name) + "/voted", std::ios::app);
   file << tid.hex() << std::endl;
   if (!file) log_line("device " + name + ": cannot write " + directory(name) + "/voted");
+}
+
+void DeviceStore::save_view(const std::string& name, Tid at) const noexcept {
+  std::ofstream(directory(name) + "/view", std::ios::trunc) << at.hex() << std::endl;
+}
+
+Tid DeviceStore::view(const std::string& name) const noexcept {
+  std::string line;
+  std::getline(std::ifstream(directory(name) + "/view"), line);
+  return Tid::parse_hex(line).value_or(Tid{});
 }
 
 std::vector<Tid> DeviceStore::voted(const std::string& name) const noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@
 
 namespace zbig {
 
-enum class FrontEndKind { kFuse, kSocket };
+enum class FrontEndKind { kFuse, kNbd, kSocket };
 
 struct LastCommit {
   std::optional<Tid> tid;  // nothing: there was nothing to commit, or it failed
@@ -33,11 +34,15 @@ struct DeviceRecord {
   BlockFormat format = BlockFormat::kZBlk0;
   std::uint64_t size = 0;  // asked for; 0: the volume's own
   FrontEndKind front_end = FrontEndKind::kFuse;
-  std::string fuse_path;        // of the FUSE file
-  bool made_fuse_path = false;  // the mount point is ours to remove
-  std::string link;             // a symbolic link to the node, or empty
-  bool complete = false;        // attach has finished; otherwise it was cut short
-  bool attached = true;         // false: detached by force; only its uncommitted data are kept
+  std::string fuse_path;                     // of the FUSE file
+  bool made_fuse_path = false;               // the mount point is ours to remove
+  std::string instance;                      // of the kernel device: KernelNode's N1
+  std::optional<std::uint32_t> nbd_index;    // of /dev/nbdX
+  bool nbd_index_asked = false;              // by the user: no other will do
+  std::map<std::string, std::string> facts;  // of the volume at attach: oid, dtype, shape
+  std::string link;                          // a symbolic link to the node, or empty
+  bool complete = false;                     // attach has finished; otherwise it was cut short
+  bool attached = true;  // false: detached by force; only its uncommitted data are kept
 };
 
 std::string to_text(const DeviceRecord& record);
@@ -72,6 +77,11 @@ class DeviceStore {
   // its uncommitted writes are based on. Without fsync: what is forgotten by a loss of power makes
   // the device's own commit look like another client's, which is a conflict and no loss.
   void add_voted(const std::string& name, Tid tid) const noexcept;
+  // The view that a front end's pages are of, which only a device without overlay needs to be told.
+  // Without fsync: after a loss of power there are no pages.
+  void save_view(const std::string& name, Tid at) const noexcept;
+  Tid view(const std::string& name) const noexcept;
+
   std::vector<Tid> voted(const std::string& name) const noexcept;
   void forget_voted(const std::string& name) const noexcept;
 

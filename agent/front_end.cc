@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/front_end.h"
 
+#include <cctype>
+
 #include <nlohmann/json.hpp>
 
 #include "agent/fuse_mount.h"
+#include "agent/kernel_nbd/node.h"
+#include "agent/kernel_node.h"
 #include "zodb/error.h"
 
 namespace zbig {
@@ -14,7 +18,9 @@ class SocketOnly : public FrontEnd {
  public:
   void prepare(DeviceRecord&) const override {}
   void bring_up() override {}
-  bool well() const override { return true; }
+  void note(DeviceRecord&) const override {}
+  bool well() override { return true; }
+  bool claimed() override { return false; }
   std::vector<int> watched() const override { return {}; }
   void sync(std::chrono::milliseconds) override {}
   void drop_pages(const StalePages&, std::chrono::milliseconds) override {}
@@ -23,6 +29,16 @@ class SocketOnly : public FrontEnd {
   void end_by_force() override {}
   void remove_names(const DeviceRecord&) const override {}
 };
+
+std::map<std::string, std::string> udev_facts(const DeviceRecord& record) {
+  std::map<std::string, std::string> facts = {{"ZBIG_VOLUME", record.volume}};
+  for (const auto& [key, value] : record.facts) {
+    std::string name = "ZBIG_";
+    for (const char c : key) name += static_cast<char>(std::toupper(c));
+    facts[name] = value;
+  }
+  return facts;
+}
 
 }  // namespace
 
@@ -54,6 +70,16 @@ std::unique_ptr<FrontEnd> make_front_end(const DeviceRecord& record,
           *context.server, nbd_uri(context.server->nbd_socket(), record.export_name),
           record.read_only);
     }
+    case FrontEndKind::kNbd:
+      return std::make_unique<KernelNode>(
+          KernelNode::Places{.name = record.name,
+                             .identifier = device_identifier(record.name, record.instance),
+                             .index = record.nbd_index,
+                             .index_asked = record.nbd_index_asked,
+                             .export_name = record.export_name,
+                             .facts = udev_facts(record),
+                             .read_only = record.read_only},
+          *context.server);
     case FrontEndKind::kSocket:
       break;
   }
@@ -64,6 +90,8 @@ std::string node_of(const DeviceRecord& record, const Server& server) {
   switch (record.front_end) {
     case FrontEndKind::kFuse:
       return record.fuse_path;
+    case FrontEndKind::kNbd:
+      return record.nbd_index ? node_path(*record.nbd_index) : "";
     case FrontEndKind::kSocket:
       break;
   }

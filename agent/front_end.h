@@ -13,11 +13,11 @@
 
 // FrontEnd: how programs reach a device, and all that is special to that way.
 //
-// The server shows a device to NBD clients. A front end stands before it: a file (FuseMount), or
-// nothing (for programs that speak NBD themselves). It holds copies of the device's bytes, pages of
-// the kernel, that programs read and write without anybody being asked. What the database has to
-// know of it is here: how to have those pages written to the server, how to have them dropped, and
-// how to bring it up again whatever died.
+// The server shows a device to NBD clients. A front end stands before it: a file (FuseMount), a
+// block device (KernelNode), or nothing (for programs that speak NBD themselves). It holds copies
+// of the device's bytes, pages of the kernel, that programs read and write without anybody being
+// asked. What the database has to know of it is here: how to have those pages written to the
+// server, how to have them dropped, and how to bring it up again whatever died.
 //
 // E1  A front end outlives the agent and the server. Programs that use it notice nothing of their
 //     death but a delay; the next agent takes it over.
@@ -48,14 +48,19 @@ class FrontEnd {
   // device. Returns when programs can use it. Throws Unavailable if this machine cannot have it,
   // Busy, Failed.
   virtual void bring_up() = 0;
+  // After bring_up(): puts into the record what it has found or chosen.
+  virtual void note(DeviceRecord& record) const = 0;
   // Whether there is no need for bring_up().
-  virtual bool well() const = 0;
+  virtual bool well() = 0;
   // Descriptors that become readable when it is not well any more.
   virtual std::vector<int> watched() const = 0;
 
   // Brings what programs wrote to mapped pages to the server, and has it flushed there. Throws
   // Unavailable, NoSpace, Failed.
   virtual void sync(std::chrono::milliseconds timeout) = 0;
+  // True while something like a mounted file system claims the device, which would take amiss that
+  // bytes change below it. Then no page can be dropped, and the view must not move.
+  virtual bool claimed() = 0;
   // Drops pages from the kernel, from every program's mappings. Dirty ones among them are written
   // to the server first; afterwards no write that was made on an old page is on its way.
   virtual void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) = 0;

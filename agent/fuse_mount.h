@@ -44,8 +44,10 @@ class FuseMount : public FrontEnd {
 
   void prepare(DeviceRecord& record) const override;
   void bring_up() override;
-  bool well() const override { return process_ && process_->alive(); }
+  bool well() override { return process_ && process_->alive(); }
   std::vector<int> watched() const override;
+  void note(DeviceRecord&) const override {}
+  bool claimed() override { return false; }
   void sync(std::chrono::milliseconds timeout) override;
   void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;
   void discard_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/hinted_error.h"
+#include "agent/kernel_nbd/node.h"
 #include "bigfile/commit.h"
 #include "zodb/error_word.h"
 
@@ -209,6 +210,16 @@ HttpResponse list_devices(Agent& agent) {
   return {200, dump(list)};
 }
 
+// "/dev/nbd7"; nothing for "auto".
+std::optional<std::uint32_t> nbd_index_from(const std::string& node) {
+  constexpr std::string_view kFolder = "/dev/";
+  if (node == "auto") return std::nullopt;
+  const auto index = node.starts_with(kFolder) ? nbd_index_of(node.substr(kFolder.size()))
+                                               : std::optional<std::uint32_t>();
+  if (!index) throw Invalid("nbd_node: auto or /dev/nbdN is wanted, not '" + node + "'");
+  return index;
+}
+
 HttpResponse attach(Agent& agent, const std::string& body) {
   Fields fields(body);
   AttachRequest request;
@@ -225,16 +236,17 @@ HttpResponse attach(Agent& agent, const std::string& body) {
     throw Invalid("fuse_path: an absolute path is wanted");
   }
   const std::string front_end = fields.text("front_end").value_or("fuse");
-  if (front_end == "nbd") {
-    throw HintedError(ErrorCode::kUnsupported, "/dev/nbdX devices are not in this version",
-                      "attach as a FUSE file (the default, or --fuse PATH) or with --socket-only");
-  }
-  if (front_end != "fuse" && front_end != "socket") {
-    throw Invalid("front_end: fuse or socket is wanted");
-  }
-  request.front_end = front_end == "fuse" ? FrontEndKind::kFuse : FrontEndKind::kSocket;
+  const auto kind = parse_front_end(front_end);
+  if (!kind) throw Invalid("front_end: fuse, nbd or socket is wanted");
+  request.front_end = *kind;
   if (request.fuse_path && request.front_end != FrontEndKind::kFuse) {
-    throw Invalid("fuse_path is of no use with front_end socket");
+    throw Invalid("fuse_path is of no use with front_end " + front_end);
+  }
+  if (const auto node = fields.text("nbd_node")) {
+    if (request.front_end != FrontEndKind::kNbd) {
+      throw Invalid("nbd_node is of no use with front_end " + front_end);
+    }
+    request.nbd_index = nbd_index_from(*node);
   }
   if (const auto format = fields.text("format")) {
     request.format = parse_block_format(*format);

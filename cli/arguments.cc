@@ -44,7 +44,9 @@ std::string name_of_argument(const Verb& verb, std::size_t n) {
 
 std::string spelling(const Option& option) {
   std::string text = "--" + std::string(option.name);
-  if (!option.value.empty()) text += " " + std::string(option.value);
+  if (option.value.empty()) return text;
+  const std::string value(option.value);
+  text += option.bare.empty() ? " " + value : " [" + value + "]";
   return text;
 }
 
@@ -63,6 +65,37 @@ po::options_description describe(const Verb& verb) {
   }
   add("help", 'h', false);
   return known;
+}
+
+bool is_listed(std::string_view value, const std::string& word) {
+  std::istringstream list{std::string(value)};
+  for (std::string item; std::getline(list, item, '|');) {
+    if (word == item) return true;
+    if (!item.ends_with('N')) continue;
+    item.pop_back();
+    if (word.starts_with(item) && word.find_first_not_of("0123456789", item.size()) == word.npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The words, with values that were left out put in.
+std::vector<std::string> completed(const Verb& verb, std::span<const std::string> words) {
+  std::vector<std::string> result;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    result.push_back(words[i]);
+    if (words[i] == "--") {
+      result.insert(result.end(), words.begin() + static_cast<std::ptrdiff_t>(i) + 1, words.end());
+      break;
+    }
+    for (const Option& option : verb.options) {
+      if (option.bare.empty() || words[i] != "--" + std::string(option.name)) continue;
+      const bool given = i + 1 < words.size() && is_listed(option.value, words[i + 1]);
+      if (!given) result.back() += "=" + std::string(option.bare);
+    }
+  }
+  return result;
 }
 
 [[noreturn]] void refuse(const Verb& verb, const std::string& sentence) {
@@ -114,7 +147,7 @@ Arguments parse_arguments(const Verb& verb, std::span<const std::string> words) 
     const po::options_description known = describe(verb);
     // No guessing: an option that is added later must not change what a script meant by a prefix.
     namespace style = po::command_line_style;
-    const auto parsed = po::command_line_parser({words.begin(), words.end()})
+    const auto parsed = po::command_line_parser(completed(verb, words))
                             .options(known)
                             .style(style::unix_style & ~style::allow_guessing)
                             .run();

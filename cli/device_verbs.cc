@@ -66,7 +66,8 @@ constexpr std::array<Option, 11> kAttachOptions{{
     {"name", '\0', "NAME", "what the device is called; default: the last part of VOLUME"},
     {"read-only", '\0', {}, "no writes, and no lock on the database"},
     {"at", '\0', "WHEN", "the volume as it was then, read-only"},
-    {"nbd", '\0', "auto|/dev/nbdN", "as a block device of the kernel (not in this version)"},
+    {"nbd", '\0', "auto|/dev/nbdN",
+     "as a block device of the kernel, /dev/nbdX; needs an agent that runs as root", "auto"},
     {"fuse", '\0', "PATH",
      "as the file PATH, or in the folder PATH; the default is a file below "
      "the agent's runtime folder"},
@@ -93,7 +94,10 @@ Json attach_request(const Arguments& arguments) {
       given > 1) {
     throw Invalid("only one of --nbd, --fuse and --socket-only can be given");
   }
-  if (arguments.has("nbd")) request["front_end"] = "nbd";
+  if (const auto node = arguments.get("nbd")) {
+    request["front_end"] = "nbd";
+    request["nbd_node"] = *node;
+  }
   if (arguments.has("socket-only")) request["front_end"] = "socket";
   if (const auto path = arguments.get("fuse")) request["fuse_path"] = absolute(*path);
   if (const auto follow = arguments.get("follow")) request["follow"] = *follow;

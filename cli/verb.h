@@ -24,6 +24,9 @@ struct Option {
   char letter = '\0';           // a short form, or none
   std::string_view value = {};  // what stands for the value in the usage; empty: a switch
   std::string_view help = {};
+  // What is meant where the value is left out, "" where it must not be. Then a word that follows is
+  // the value only if it is one that `value` lists: "auto|/dev/nbdN", N being a number.
+  std::string_view bare = {};
 };
 
 class Arguments {

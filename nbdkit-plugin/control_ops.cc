@@ -132,6 +132,20 @@ Answer hello(ExportTable& exports, const Request&) {
   return answer;
 }
 
+// Texts for people and udev rules.
+Json facts_of(const Volume& volume) {
+  Json facts = {{"oid", volume.oid.hex()}};
+  if (volume.array) {
+    facts["dtype"] = volume.array->dtype;
+    std::string shape;
+    for (const std::uint64_t length : volume.array->shape) {
+      shape += (shape.empty() ? "" : ",") + std::to_string(length);
+    }
+    facts["shape"] = shape;
+  }
+  return facts;
+}
+
 Answer attach(ExportTable& exports, const Request& request) {
   DeviceConfig config;
   config.name = request.text("device");
@@ -150,6 +164,7 @@ Answer attach(ExportTable& exports, const Request& request) {
   Answer answer;
   answer.json = {{"at", status.at.hex()},
                  {"size", device->size()},
+                 {"facts", facts_of(device->view()->volume())},
                  {"dirty_bytes", status.dirty_bytes},
                  {"settled", status.settled}};
   return answer;

@@ -84,8 +84,8 @@ class SpoiltIndex : public Busy {
 }  // namespace
 
 std::string device_identifier(const std::string& name, const std::string& instance) {
-  if (!valid_device_name(name)) throw Invalid("'" + name + "' cannot be the name of a device");
-  if (!valid_device_name(instance)) throw Invalid("'" + instance + "' cannot name a server");
+  if (!valid_link_name(name)) throw Invalid("'" + name + "' cannot be the name of a device");
+  if (!valid_link_name(instance)) throw Invalid("'" + instance + "' cannot name a server");
   return "zbig:" + name + ":" + instance;
 }
 
@@ -262,23 +262,25 @@ void KernelDevice::tune(const KernelAttachOptions& options) {
   }
 }
 
-void KernelDevice::sync(Deadline deadline) {
+void KernelDevice::sync(Deadline deadline, const GoOn& go_on) {
   const std::shared_ptr<Fd> fd = device();
+  const std::string sentence = "write back the pages of " + node();
   data_.run(
-      [fd, path = node()] {
-        if (::fsync(fd->get()) != 0) throw_errno("write back the pages of " + path, errno);
+      [fd, lost = lost_write_] {
+        if (::fsync(fd->get()) != 0) *lost = errno;
       },
-      deadline, "write back the pages of " + node());
+      deadline, sentence, go_on);
+  if (const int error = lost_write_->exchange(0); error != 0) throw_errno(sentence, error);
 }
 
 ExtentList KernelDevice::drop_pages(std::span<const Extent> extents, DirtyPages dirty,
-                                    Deadline deadline) {
+                                    Deadline deadline, const GoOn& go_on) {
   const std::shared_ptr<Fd> fd = device();
   auto kept = std::make_shared<ExtentList>();
   data_.run(
       [fd, kept, dirty, path = node(), pages = whole_pages(extents, size()),
        method = drop_method_] { *kept = zbig::drop_pages(fd->get(), path, pages, method, dirty); },
-      deadline, "drop pages of " + node());
+      deadline, "drop pages of " + node(), go_on);
   return *kept;
 }
 

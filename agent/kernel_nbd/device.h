@@ -32,6 +32,7 @@
 // call but the plain accessors throws Unavailable.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -88,7 +89,7 @@ class KernelDevice {
   // Takes over a device that an earlier agent attached; `options.index` and `options.identifier`
   // say which. The server need not live: reconnect() will do. It has no descriptors of the
   // connections (K4) until it has reconnected, so if the server is stuck, kill it before detach.
-  // NotFound if that index is not attached, or is a stranger's.
+  // NotFound if that index is not attached, or is a stranger's (sysfs_find() finds the right one).
   static std::unique_ptr<KernelDevice> adopt(const KernelAttachOptions& options);
 
   // Does not detach: the device outlives the agent. Waits for calls that have not returned.
@@ -103,15 +104,18 @@ class KernelDevice {
 
   // Everything stored or written before the call has reached the server and was flushed there.
   // Failed if the server refused a write: the kernel now takes those pages for clean, so that a
-  // second call would succeed though they are lost. Unavailable at the deadline.
-  void sync(Deadline deadline);
+  // second call would succeed though they are lost. Unavailable at the deadline, or when `go_on`
+  // says no: the writing goes on, and if it fails then the next call says so.
+  void sync(Deadline deadline, const GoOn& go_on = {});
 
   // Drops the cached pages of `extents`, mapped ones in all processes included, so that the next
   // access asks the server, which must serve the new bytes by then. Extents are widened to pages
   // and cut at the size of the device. With kKeep, pages that are dirty stay, and are returned;
   // sync() and call again. With kDiscard what was stored in them is lost, nothing is returned.
   // Busy, with nothing dropped, while the device is mounted or else claimed.
-  ExtentList drop_pages(std::span<const Extent> extents, DirtyPages dirty, Deadline deadline);
+  // Unavailable as of sync(): pages may be dropped still.
+  ExtentList drop_pages(std::span<const Extent> extents, DirtyPages dirty, Deadline deadline,
+                        const GoOn& go_on = {});
 
   // True while a mount, swap, LVM or another O_EXCL open claims the device.
   bool claimed(Deadline deadline);
@@ -159,11 +163,14 @@ class KernelDevice {
   std::vector<Fd> sockets_;        // guarded by mutex_ (K4)
   std::shared_ptr<Fd> device_;     // guarded by mutex_ (K1); empty after detach
 
+  // errno of an fsync whose caller had gone when it failed; the kernel tells each failure once.
+  const std::shared_ptr<std::atomic<int>> lost_write_ = std::make_shared<std::atomic<int>>(0);
+
   Worker data_;     // fsync, fallocate, close
   Worker control_;  // DISCONNECT, which must be able to overtake them
 };
 
-// "zbig:NAME:INSTANCE", NAME as valid_device_name() allows, INSTANCE of the same characters.
+// "zbig:NAME:INSTANCE", NAME as valid_link_name() allows, INSTANCE of the same characters.
 std::string device_identifier(const std::string& name, const std::string& instance);
 
 }  // namespace zbig

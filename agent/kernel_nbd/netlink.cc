@@ -62,7 +62,7 @@ int resolve_family(nl_sock* socket) {
     family = genl_ctrl_resolve(socket, NBD_GENL_FAMILY_NAME);
   }
   if (family < 0) {
-    throw Unsupported("the kernel has no nbd (module 'nbd'): use a FUSE device, or modprobe nbd");
+    throw Unsupported("this kernel has no nbd (module 'nbd')");
   }
   return family;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -63,14 +64,8 @@ std::string link_path(const std::string& name) { return std::string(kLinks) + "/
 // What a link leads to, as an index of nbd.
 std::optional<std::uint32_t> link_target(const std::string& link) {
   std::error_code error;
-  const std::string node = fs::read_symlink(link, error).filename();
-  unsigned index = 0;
-  int length = 0;
-  if (error || std::sscanf(node.c_str(), "nbd%u%n", &index, &length) != 1 ||
-      static_cast<std::size_t>(length) != node.size()) {
-    return std::nullopt;
-  }
-  return index;
+  const fs::path node = fs::read_symlink(link, error);
+  return error ? std::nullopt : nbd_index_of(node.filename());
 }
 
 // Values stand between double quotes, which udev does not let us escape.
@@ -104,7 +99,7 @@ std::string properties_path(const std::string& identifier) {
 
 }  // namespace
 
-bool valid_device_name(const std::string& name) {
+bool valid_link_name(const std::string& name) {
   constexpr std::string_view kMarks = "._-+=@";
   return !name.empty() && name.size() <= 64 && name[0] != '.' &&
          std::all_of(name.begin(), name.end(), [&](char c) {
@@ -135,6 +130,17 @@ bool sysfs_attached(std::uint32_t index) {
   return ::access(sysfs_path(index, "pid").c_str(), F_OK) == 0;
 }
 
+std::optional<std::uint32_t> sysfs_find(const std::string& identifier) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/sys/block", error)) {
+    const auto index = nbd_index_of(entry.path().filename());
+    if (index && sysfs_attached(*index) && sysfs_read(*index, "backend") == identifier) {
+      return index;
+    }
+  }
+  return std::nullopt;
+}
+
 std::vector<std::string> sysfs_partitions(std::uint32_t index) {
   std::vector<std::string> result;
   const std::string prefix = "nbd" + std::to_string(index) + "p";
@@ -163,6 +169,15 @@ std::vector<std::uint32_t> sysfs_unspoilt_indices() {
     }
   }
   return result;
+}
+
+std::optional<std::uint32_t> nbd_index_of(const std::string& name) {
+  constexpr std::string_view kStart = "nbd";
+  std::uint32_t index = 0;
+  if (!name.starts_with(kStart)) return std::nullopt;
+  const char* const end = name.data() + name.size();
+  const auto [rest, error] = std::from_chars(name.data() + kStart.size(), end, index);
+  return error == std::errc() && rest == end ? std::optional(index) : std::nullopt;
 }
 
 std::string node_path(std::uint32_t index) { return "/dev/nbd" + std::to_string(index); }

@@ -20,7 +20,7 @@ namespace zbig {
 
 // 1 to 64 of A-Z a-z 0-9 . _ - + = @ and not beginning with a dot: what udev keeps as it is in
 // a link's name.
-bool valid_device_name(const std::string& name);
+bool valid_link_name(const std::string& name);
 
 // A text file of /sys/block/nbdX, without its newline; nothing if it is not there. Never waits.
 std::optional<std::string> sysfs_read(std::uint32_t index, const std::string& file);
@@ -28,6 +28,9 @@ void sysfs_write(std::uint32_t index, const std::string& file, const std::string
 
 // True from attach until the last program has let go after detach.
 bool sysfs_attached(std::uint32_t index);
+
+// The index of the device that was attached with this identifier.
+std::optional<std::uint32_t> sysfs_find(const std::string& identifier);
 
 // The partitions the kernel made of it, by name.
 std::vector<std::string> sysfs_partitions(std::uint32_t index);
@@ -40,6 +43,8 @@ bool sysfs_remembers_write_zeroes(std::uint32_t index);
 std::vector<std::uint32_t> sysfs_unspoilt_indices();
 
 std::string node_path(std::uint32_t index);
+// 7 of "nbd7"; nothing of "nbd7p1" or "loop0".
+std::optional<std::uint32_t> nbd_index_of(const std::string& name);
 
 // Waits for /dev/nbdX, and makes it where nobody else does. Failed: something else has that name.
 void ensure_node(std::uint32_t index, Deadline deadline);

@@ -25,6 +25,9 @@ inline Deadline deadline_in(std::chrono::milliseconds time) {
   return std::chrono::steady_clock::now() + time;
 }
 
+// Whether to go on waiting; may do meanwhile what the wait needs to end.
+using GoOn = std::function<bool()>;
+
 class Worker {
  public:
   Worker();
@@ -33,8 +36,10 @@ class Worker {
 
   // Makes `call` and throws what it throws. At the deadline throws Unavailable("SENTENCE: no answer
   // in time"): if the call was not begun by then it never will be, otherwise it goes on. So `call`
-  // owns all that it uses.
-  void run(std::function<void()> call, Deadline deadline, const std::string& sentence);
+  // owns all that it uses. The same as soon as `go_on`, which is asked every few milliseconds, says
+  // no.
+  void run(std::function<void()> call, Deadline deadline, const std::string& sentence,
+           const GoOn& go_on = {});
 
  private:
   struct Job {

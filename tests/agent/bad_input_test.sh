@@ -47,7 +47,8 @@ refused 2 "--size" zbig attach "$db" /A --size 1X --socket-only
 refused 2 "device name" zbig attach "$db" /A --name a/b --socket-only
 refused 2 "device name" zbig attach "$db" /A --name frozen --socket-only
 refused 2 "only one of" zbig attach "$db" /A --socket-only --fuse "$work/x"
-refused 1 "not in this version" zbig attach "$db" /A --nbd auto
+refused 2 "/dev/nbdN is wanted" zbig attach "$db" /A --nbd=/dev/sda
+refused 2 "only one of" zbig attach "$db" /A --nbd --socket-only
 refused 4 "" zbig attach "$db" /A --at 7fffffffffffff00 --socket-only
 refused 1 "zeo" zbig attach zeo://localhost:1 /A --socket-only
 mkdir "$work/folder"

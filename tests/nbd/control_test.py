@@ -40,7 +40,8 @@ def operations(server):
     report.equal("hello", (hello["url"], hello["last_tid"], hello["pid"]),
                  ("file://" + os.path.join(server.folder, "Data.fs"), HEAD, server.process.pid))
     report.equal("attach", server.attach("d", "/a", "/a"),
-                 {"ok": True, "at": HEAD, "size": SIZE, "dirty_bytes": 0, "settled": True})
+                 {"ok": True, "at": HEAD, "size": SIZE, "dirty_bytes": 0, "settled": True,
+                  "facts": {"oid": "0000000000000001"}})
     report.equal("status", server.ok("status"), {"ok": True, "devices": [
         {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE, "dirty_bytes": 0,
          "frozen_bytes": 0, "read_only": False, "settled": True, "error": None,

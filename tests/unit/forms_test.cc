@@ -125,10 +125,25 @@ TEST(Table, DisplayWidth_Utf8_CountsCodePoints) {
 }
 
 int no_run(const Arguments&) { return 0; }
-constexpr Option kTestOptions[] = {{"json", '\0', "", ""}, {"output", 'o', "FILE", ""}};
+constexpr Option kTestOptions[] = {{"json", '\0', "", ""},
+                                   {"output", 'o', "FILE", ""},
+                                   {"nbd", '\0', "auto|/dev/nbdN", "", "auto"}};
 const Verb kTestVerb{"test", "URL [VOLUME]", "", kTestOptions, no_run};
 
 Arguments parsed(std::vector<std::string> words) { return parse_arguments(kTestVerb, words); }
+
+TEST(Arguments, Parse_ValueThatMayBeLeftOut_IsTakenOnlyIfItIsOne) {
+  for (const auto& words : std::vector<std::vector<std::string>>{{"--nbd", "u", "v"},
+                                                                 {"u", "v", "--nbd"},
+                                                                 {"u", "--nbd", "auto", "v"},
+                                                                 {"u", "v", "--nbd=auto"}}) {
+    EXPECT_EQ(parsed(words).get("nbd"), "auto");
+    EXPECT_EQ(parsed(words).positional(), (std::vector<std::string>{"u", "v"}));
+  }
+  EXPECT_EQ(parsed({"--nbd", "/dev/nbd12", "u"}).get("nbd"), "/dev/nbd12");
+  EXPECT_EQ(parsed({"--nbd", "/dev/nbd1x", "u"}).positional().size(), 2u);
+  EXPECT_FALSE(parsed({"u", "--", "--nbd"}).has("nbd"));
+}
 
 TEST(Arguments, Parse_OptionsAnywhere_AreFound) {
   const Arguments arguments = parsed({"--json", "u", "-o", "f", "v"});

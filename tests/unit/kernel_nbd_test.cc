@@ -133,11 +133,11 @@ TEST(WholePages, Extents_WidenedCutAndJoined) {
 }
 
 TEST(DeviceName, OnlyWhatUdevKeepsAsItIs) {
-  for (const char* good : {"A", "site-data_1.2", "a+b=c@d"}) EXPECT_TRUE(valid_device_name(good));
+  for (const char* good : {"A", "site-data_1.2", "a+b=c@d"}) EXPECT_TRUE(valid_link_name(good));
   for (const char* bad : {"", ".", "..", ".hidden", "a/b", "a b", "a%b", "a\"b", "\xc3\xa9"}) {
-    EXPECT_FALSE(valid_device_name(bad)) << bad;
+    EXPECT_FALSE(valid_link_name(bad)) << bad;
   }
-  EXPECT_FALSE(valid_device_name(std::string(65, 'a')));
+  EXPECT_FALSE(valid_link_name(std::string(65, 'a')));
 }
 
 TEST(KernelWorker, CallThatHangs_CallerLeavesAtTheDeadlineAndALateCallIsNeverBegun) {

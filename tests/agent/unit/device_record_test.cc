@@ -37,6 +37,30 @@ TEST(DeviceRecord, Text_ReadAgain_IsTheSame) {
   EXPECT_EQ(again.attached, false);
 }
 
+TEST(DeviceRecord, KernelDevice_ReadAgain_HasWhatItIsFoundBy) {
+  DeviceRecord record = sample();
+  record.front_end = FrontEndKind::kNbd;
+  record.fuse_path.clear();
+  record.instance = "0123456789abcdef";
+  record.nbd_index = 7;
+  record.facts = {{"dtype", "<f8"}};
+  const DeviceRecord again = device_record_from(to_text(record));
+  EXPECT_EQ(again.front_end, FrontEndKind::kNbd);
+  EXPECT_EQ(again.instance, record.instance);
+  EXPECT_EQ(again.nbd_index, record.nbd_index);
+  EXPECT_EQ(again.facts, record.facts);
+}
+
+TEST(DeviceRecord, Text_OfAVersionWithoutKernelDevices_IsRead) {
+  std::string text = to_text(sample());
+  for (const char* key : {"instance", "nbd_index", "nbd_index_asked", "facts"}) {
+    const std::size_t at = text.find(std::string("\"") + key + "\":");
+    ASSERT_NE(at, std::string::npos) << key;
+    text.erase(at, text.find('\n', at) - at);
+  }
+  EXPECT_EQ(device_record_from(text).nbd_index, std::nullopt);
+}
+
 TEST(DeviceRecord, Text_CutAnywhere_IsRefused) {
   const std::string text = to_text(sample());
   for (std::size_t n = 0; n + 2 < text.size(); n += 7) {
