@@ -58,10 +58,14 @@ def interleave(times, **functions):
 
 
 class Process:
-    """A child that is stopped, by its pid, when the block ends."""
+    """A child that is stopped, by its pid, when the block ends.
+
+    In a session of its own, as the agent's servers are: the kernel gives sessions their shares of a
+    busy machine (sched_autogroup)."""
 
     def __init__(self, args, **kwargs):
-        self.child = subprocess.Popen(args, stdin=subprocess.DEVNULL, **kwargs)
+        self.child = subprocess.Popen(args, stdin=subprocess.DEVNULL, start_new_session=True,
+                                      **kwargs)
         self.pid = self.child.pid
 
     def __enter__(self):

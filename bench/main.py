@@ -9,6 +9,7 @@ import traceback
 
 import harness
 import rows_attach
+import rows_mapped
 import rows_read
 import rows_size
 import rows_write
@@ -17,6 +18,11 @@ ROWS = {
     'R1': rows_read.sequential_zblk0,
     'R2': rows_read.sequential_zblk1,
     'R3': rows_read.random_4k,
+    'R4': rows_mapped.whole_file,
+    'R5': rows_mapped.first_touch,
+    'R6': rows_mapped.again,
+    'I1': rows_mapped.freshness,
+    'I2': rows_mapped.drop,
     'W1': rows_write.commit_zblk0,
     'W2': rows_write.commit_zblk1,
     'W3': rows_write.one_byte_in_100_blocks,

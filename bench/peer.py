@@ -9,6 +9,7 @@ Each verb does its work in a fresh process and prints JSON; only the part to com
     pages PATH TIMES              one page changed and committed, TIMES times
     appends PATH TIMES            4 KiB appended and committed, TIMES times
     fill PATH KIND                64 MiB of blocks: `zeros`, `heads` (10 %, then zeros), `random`
+    touch PATH BLOCKS             a byte of each of BLOCKS random blocks read for the first time
     open PATH                     FileStorage opened for reading and the root loaded
 
 The format is WENDELIN_CORE_ZBLK_FMT's.
@@ -129,6 +130,19 @@ def fill(path, kind):
     return {'growth': a.size() - before}
 
 
+def touch(path, blocks):
+    a = Array(path)
+    view = a.array[:]
+    where, took = random.Random(3), []
+    for block in where.sample(range(len(view) // BLOCK), min(blocks, len(view) // BLOCK)):
+        at = block * BLOCK + where.randrange(BLOCK)
+        start = time.perf_counter()
+        view[at]
+        took.append(time.perf_counter() - start)
+    a.close()
+    return {'seconds': took}
+
+
 def open_(path):
     start = time.perf_counter()
     storage = FileStorage(path, read_only=True)
@@ -138,7 +152,7 @@ def open_(path):
 
 
 verbs = {'filestorage': filestorage, 'commit': commit, 'patch': patch, 'pages': pages,
-         'appends': appends, 'fill': fill, 'open': open_}
+         'appends': appends, 'fill': fill, 'touch': touch, 'open': open_}
 result = verbs[sys.argv[1]](*(int(a) if a.isdigit() else a for a in sys.argv[2:]))
 sys.stdout.write(json.dumps(result))
 sys.stdout.flush()
