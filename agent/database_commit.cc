@@ -22,6 +22,7 @@
 #include "agent/dirty_reader.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
+#include "bigfile/changes.h"
 
 namespace zbig {
 namespace {
