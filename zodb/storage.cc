@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
@@ -20,6 +21,18 @@ std::vector<Oid> Storage::changed_oids(Tid after, Tid upto) const {
   std::sort(oids.begin(), oids.end());
   oids.erase(std::unique(oids.begin(), oids.end()), oids.end());
   return oids;
+}
+
+void check_meta(const TransactionMeta& meta) {
+  constexpr std::size_t kMost = 65535;
+  for (const auto& [size, what] :
+       {std::pair(meta.user.size(), "user name"), std::pair(meta.description.size(), "description"),
+        std::pair(meta.extension.size(), "extension")}) {
+    if (size > kMost) {
+      throw Invalid("the transaction's " + std::string(what) + " has " + std::to_string(size) +
+                    " bytes, at most " + std::to_string(kMost) + " are possible");
+    }
+  }
 }
 
 void Storage::check(const std::function<void(const std::string&)>&) const {}
@@ -86,12 +99,7 @@ std::unique_ptr<Storage> open_storage(const std::string& url, OpenMode mode) {
   if (const auto colon = url.find("://"); colon != std::string::npos) {
     const std::string_view scheme = std::string_view(url).substr(0, colon);
     const std::string_view rest = std::string_view(url).substr(colon + 3);
-    if (scheme == "zeo") {
-      if (mode != OpenMode::kRead) {
-        throw Unsupported("database '" + url + "': zeo:// is read only in this version");
-      }
-      return open_zeo(url, mode);
-    }
+    if (scheme == "zeo") return open_zeo(url, mode);
     if (scheme == "neo" || scheme == "neos" || scheme == "postgresql")
       throw Unsupported("database '" + url + "': " + std::string(scheme) +
                         ":// is not in this version, only file:// and zeo:// are");

@@ -112,6 +112,9 @@ struct TransactionMeta {
   Bytes extension;
 };
 
+// Throws Invalid for what is longer.
+void check_meta(const TransactionMeta& meta);
+
 // A two-phase commit in progress. Destroying it before finish() aborts.
 class StorageTransaction {
  public:

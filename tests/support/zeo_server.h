@@ -15,8 +15,8 @@ class ZeoServer {
  public:
   struct Options {
     std::string environment = "py3";  // py3: ZEO 6, py2: ZEO 5
-    std::string conf;                 // lines of the <zeo> section
-    std::string data;                 // a Data.fs to begin with; nothing: an empty database
+    std::string conf = {};            // lines of the <zeo> section
+    std::string data = {};            // a Data.fs to begin with; nothing: an empty database
     bool unix_socket = false;
   };
   // Nothing where the peers are not installed.

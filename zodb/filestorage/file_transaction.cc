@@ -46,14 +46,7 @@ class FileStorage::Transaction : public StorageTransaction {
 
 std::unique_ptr<StorageTransaction> FileStorage::begin(const TransactionMeta& meta) {
   if (!lock_) throw ReadOnly(path_ + " is open for reading only");
-  for (const auto& [size, what] :
-       {std::pair(meta.user.size(), "user name"), std::pair(meta.description.size(), "description"),
-        std::pair(meta.extension.size(), "extension")}) {
-    if (size > TransactionHeader::kMaxText) {
-      throw Invalid("the transaction's " + std::string(what) + " has " + std::to_string(size) +
-                    " bytes, at most 65535 are possible");
-    }
-  }
+  check_meta(meta);
   enter();
   try {
     std::shared_ptr<DataFile> file;

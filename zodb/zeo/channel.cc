@@ -45,7 +45,10 @@ void Channel::tell(std::string_view method, std::span<const Arg> args) {
   transport_->send(encode_call(encoding_, 0, true, method, args));
 }
 
-void Channel::close(const Error& why) { transport_->close(why); }
+void Channel::close(const Error& why) {
+  closing_ = true;
+  transport_->close(why);
+}
 
 std::chrono::milliseconds Channel::silence() const {
   const Clock::time_point heard{Clock::duration{last_heard_.load()}};

@@ -52,9 +52,12 @@ class Channel : public Transport::Receiver, public std::enable_shared_from_this<
   void tell(std::string_view method, std::span<const Arg> args);
   void close(const Error& why);
 
-  // Bytes that are still to be written.
-  std::size_t waiting() const { return transport_->waiting(); }
-  bool ended() const { return ended_; }
+  // Before a large call, so that what is to be sent does not pile up; see Transport.
+  bool wait_for_room(std::size_t most, std::chrono::milliseconds patience) {
+    return transport_->wait_for_room(most, patience);
+  }
+  // It ended, or is about to.
+  bool ended() const { return ended_ || closing_; }
   // Since when the server has said nothing.
   std::chrono::milliseconds silence() const;
   // A sign of life, if none went for a while: a ping where an answer is waited for.
@@ -74,6 +77,7 @@ class Channel : public Transport::Receiver, public std::enable_shared_from_this<
   bool greeted_ = false;  // the loop's thread
   Encoding encoding_ = Encoding::kMsgpack;
   std::atomic<bool> ended_ = false;
+  std::atomic<bool> closing_ = false;
   std::atomic<bool> pinging_ = false;
   std::atomic<std::chrono::steady_clock::rep> last_heard_ = 0;
   std::chrono::steady_clock::time_point last_sign_{};  // the loop's thread

@@ -18,7 +18,10 @@ constexpr milliseconds kLongestBackoff{5000};
 constexpr milliseconds kTick{2000};
 // From connecting to ready. A server that is frozen takes connections and says nothing.
 constexpr milliseconds kLongestStart{15000};
-constexpr std::chrono::minutes kLongestAnswer{30};
+// Anybody may be silent for so long.
+constexpr milliseconds kLeastSilence{10000};
+// A server that stores what a transaction brought does nothing else meanwhile.
+constexpr std::uint64_t kLeastBytesPerMillisecond = 5000;
 
 // So that the clients of a server that comes back do not come all at once.
 milliseconds jitter(milliseconds delay) {
@@ -92,10 +95,11 @@ std::shared_ptr<Channel> Link::ready(const Patience& patience) {
   const auto hopeless = [&] {
     return failures_ > patience.failures && last_failure_->code() != ErrorCode::kUnavailable;
   };
+  const auto usable = [&] { return ready_ && !ready_->ended(); };
   const bool answered = changed_.wait_until(lock, patience.deadline,
-                                            [&] { return ready_ || given_up_ || hopeless(); });
+                                            [&] { return usable() || given_up_ || hopeless(); });
   if (given_up_) throw_copy(*given_up_);
-  if (ready_) return ready_;
+  if (usable()) return ready_;
   if (answered) throw_copy(*last_failure_);
   throw Unavailable((last_failure_ ? std::string(last_failure_->what()) : name_ + ": no answer") +
                     "; waited " + seconds(options_.wait_timeout));
@@ -115,16 +119,12 @@ Reply Link::await(std::future<Reply>& answer, const Patience& patience,
   return answer.get();
 }
 
-Reply Link::await_long(Channel& channel, std::future<Reply>& answer,
-                       std::string_view method) const {
-  const auto deadline = Clock::now() + kLongestAnswer;
-  const auto most_silence = std::max(options_.wait_timeout, 3 * kTick);
-  while (answer.wait_for(std::min(kTick, options_.wait_timeout) / 4) != std::future_status::ready) {
-    if (channel.silence() > most_silence || Clock::now() > deadline) {
-      throw Unavailable(name_ + ": no answer to " + std::string(method) + ", and no sign of life");
-    }
+void Link::check_alive(const Channel& channel, std::uint64_t bytes, std::string_view method) const {
+  const milliseconds at_work(bytes / kLeastBytesPerMillisecond);
+  // It is asked for a sign of life after a while (Channel::keep_alive).
+  if (channel.silence() > std::max(options_.wait_timeout, kLeastSilence) + at_work) {
+    throw Unavailable(name_ + ": no answer to " + std::string(method) + ", and no sign of life");
   }
-  return answer.get();
 }
 
 Reply Link::ask(const Patience& patience, std::string_view method, std::span<const Arg> args) {

@@ -73,9 +73,15 @@ class Link : private Channel::Owner {
   Reply ask(const Patience& patience, std::string_view method, std::span<const Arg> args);
   // The answer, nothing if the connection broke. Throws Unavailable past the deadline.
   Reply await(std::future<Reply>& answer, const Patience& patience, std::string_view method) const;
-  // As await, for what may take long while the server is well (a vote waits for other clients'
-  // commits): gives up when the server has been silent for as long as others would wait.
-  Reply await_long(Channel& channel, std::future<Reply>& answer, std::string_view method) const;
+  // As await, for what may take long while the server is well: a vote waits for other clients'
+  // commits. Gives up when the server has been silent for as long as others would wait, and as it
+  // may need to store `bytes`.
+  template <class Answer>
+  Answer await_long(const Channel& channel, std::future<Answer>& answer, std::uint64_t bytes,
+                    std::string_view method) const {
+    while (answer.wait_for(kLook) != std::future_status::ready) check_alive(channel, bytes, method);
+    return answer.get();
+  }
 
   // Returns when everything that was committed before the call is in the feed.
   void sync();
@@ -93,6 +99,9 @@ class Link : private Channel::Owner {
     bool complete = true;
     std::function<void(bool alive)> then;
   };
+
+  static constexpr std::chrono::milliseconds kLook{100};
+  void check_alive(const Channel& channel, std::uint64_t bytes, std::string_view method) const;
 
   void on_open(Channel& channel) override;
   void on_server_call(Channel& channel, const Message& message) override;

@@ -46,23 +46,6 @@ std::string describe(const Raised& raised) {
   return details.empty() ? out : out + " (" + details + ")";
 }
 
-[[noreturn]] void throw_conflict(const Raised& raised, const std::string& context) {
-  Oid oid;
-  Tid committed;
-  Tid base;
-  if (const auto value = raised.info.get("oid")) oid.value = id_of(*value).value_or(0);
-  if (const auto value = raised.info.get("serials")) {
-    const auto serials = sequence(*value);
-    if (serials && serials->size() == 2) {
-      committed.value = id_of((*serials)[0]).value_or(0);
-      base.value = id_of((*serials)[1]).value_or(0);
-    }
-  }
-  throw Conflict(context + ": object " + oid.brief() + ": stored by transaction " +
-                     committed.hex() + " since it was read at " + base.hex(),
-                 oid, committed, base);
-}
-
 }  // namespace
 
 bool is_key_error(const Message& reply) {
@@ -71,11 +54,38 @@ bool is_key_error(const Message& reply) {
   return error && error->is("POSKeyError");
 }
 
+void throw_conflict(Value map, const std::string& context) {
+  Oid oid;
+  Tid committed;
+  Tid base;
+  if (const auto value = map.get("oid")) oid.value = id_of(*value).value_or(0);
+  const auto value = map.get("serials");
+  const auto serials = value ? sequence(*value) : std::nullopt;
+  if (serials && serials->size() == 2) {
+    committed.value = id_of((*serials)[0]).value_or(0);
+    base.value = id_of((*serials)[1]).value_or(0);
+  }
+  throw Conflict("object " + oid.brief() + " in " + context + ": stored by transaction " +
+                     committed.hex() + " since it was read at " + base.hex(),
+                 oid, committed, base);
+}
+
+void throw_conflict(const Message& key_error, const std::string& context) {
+  Oid oid;
+  const auto error = raised(key_error);
+  const auto args = error ? sequence(error->info) : std::nullopt;
+  if (args && !args->empty()) oid.value = id_of((*args)[0]).value_or(0);
+  throw Conflict("object " + oid.brief() + " in " + context + ": it is not there any more", oid,
+                 kNoTid, kNoTid);
+}
+
 void throw_server_error(const Message& reply, const std::string& context) {
   const auto error = raised(reply);
   if (!error) throw Corrupt(context + ": the server's exception has no name");
   const std::string sentence = context + ": " + describe(*error);
-  if (error->is("ConflictError") || error->is("ReadConflictError")) throw_conflict(*error, context);
+  if (error->is("ConflictError") || error->is("ReadConflictError")) {
+    throw_conflict(error->info, context);
+  }
   if (error->is("BTreesConflictError")) throw Conflict(sentence, Oid{}, kNoTid, kNoTid);
   if (error->is("ReadOnlyError")) throw ReadOnly(context + ": the server's storage is read-only");
   if (error->is("POSKeyError")) throw NotFound(sentence);

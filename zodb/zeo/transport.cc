@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "zodb/zeo/transport.h"
 
-#include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <filesystem>
 #include <mutex>
@@ -82,7 +82,16 @@ class AsioTransport : public Transport, public std::enable_shared_from_this<Asio
     if (wake) loop_.post([self = shared_from_this()] { self->write(); });
   }
 
-  std::size_t waiting() const override { return waiting_; }
+  bool wait_for_room(std::size_t most, std::chrono::milliseconds patience) override {
+    std::unique_lock lock(mutex_);
+    while (waiting_ > most && !closed_) {
+      const std::size_t before = waiting_;
+      if (!went_out_.wait_for(lock, patience, [&] { return waiting_ < before || closed_; })) {
+        return false;
+      }
+    }
+    return !closed_;
+  }
 
   void close(const Error& why) override {
     loop_.post([self = shared_from_this(), why] { self->end(why); });
@@ -100,7 +109,7 @@ class AsioTransport : public Transport, public std::enable_shared_from_this<Asio
     {
       const std::lock_guard lock(mutex_);
       closed_ = true;
-      waiting_ = 0;
+      went_out_.notify_all();
     }
     // Not from within whatever noticed it.
     loop_.post([receiver = receiver_, why] {
@@ -235,6 +244,7 @@ class AsioTransport : public Transport, public std::enable_shared_from_this<Asio
       const std::lock_guard lock(mutex_);
       out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(frames));
       waiting_ -= size;
+      went_out_.notify_all();
       more = !out_.empty();
     }
     if (more) write();
@@ -254,9 +264,11 @@ class AsioTransport : public Transport, public std::enable_shared_from_this<Asio
   bool ended_ = false;
 
   mutable std::mutex mutex_;
-  std::deque<Bytes> out_;  // guarded by mutex_
-  bool closed_ = false;    // guarded by mutex_
-  std::atomic<std::size_t> waiting_ = 0;
+  std::condition_variable went_out_;
+  // Guarded by mutex_.
+  std::deque<Bytes> out_;
+  std::size_t waiting_ = 0;  // bytes in it
+  bool closed_ = false;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 
@@ -35,8 +36,9 @@ class Transport {
 
   // Any thread. Frames go out in this order, once connected; after the end they are dropped.
   virtual void send(Bytes frame) = 0;
-  // Bytes that send() was given and the kernel was not.
-  virtual std::size_t waiting() const = 0;
+  // Waits until fewer than `most` bytes are waiting to go out. False if none went for `patience`,
+  // or the end came.
+  virtual bool wait_for_room(std::size_t most, std::chrono::milliseconds patience) = 0;
   // Any thread; the receiver is told `why`, if the end has not come already.
   virtual void close(const Error& why) = 0;
 };

@@ -24,9 +24,11 @@ namespace zbig::zeo {
 ZeoStorage::ZeoStorage(const Options& options, OpenMode mode)
     : url_(options.url()),
       read_only_(mode == OpenMode::kRead),
+      wait_timeout_(options.wait_timeout),
       cache_(options.cache_size),
       feed_(cache_, subscribers_),
       loader_(link_, cache_, feed_),
+      oids_(link_),
       link_(options, read_only_, feed_) {}
 
 Tid ZeoStorage::last_tid() const {
@@ -141,10 +143,13 @@ std::unique_ptr<Subscription> ZeoStorage::subscribe(InvalidationFn callback) {
   return subscription;
 }
 
-Oid ZeoStorage::new_oid() { throw Unsupported("writing to " + url_ + " is not in this version"); }
+void ZeoStorage::check_writable() const {
+  if (read_only_) throw ReadOnly(url_ + " is open for reading only");
+}
 
-std::unique_ptr<StorageTransaction> ZeoStorage::begin(const TransactionMeta&) {
-  throw Unsupported("writing to " + url_ + " is not in this version");
+Oid ZeoStorage::new_oid() {
+  check_writable();
+  return oids_.next();
 }
 
 }  // namespace zbig::zeo

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <semaphore>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,10 +14,13 @@
 #include "zodb/zeo/link.h"
 #include "zodb/zeo/loader.h"
 #include "zodb/zeo/object_cache.h"
+#include "zodb/zeo/oid_pool.h"
 #include "zodb/zeo/options.h"
 
 // ZeoStorage: the Storage of a ZEO server. The parts do the work: the Link keeps a connection, the
 // Feed knows what was committed, the Loader brings records through the ObjectCache.
+//
+// Writing is in zeo_transaction.cc: one transaction at a time, as the protocol has it.
 //
 // The protocol has no way to ask where a record is, or how large: `locate` loads it into the cache,
 // and `read` copies from there.
@@ -52,13 +57,21 @@ class ZeoStorage : public Storage {
   std::unique_ptr<StorageTransaction> begin(const TransactionMeta& meta) override;
 
  private:
+  class Transaction;
+
+  void check_writable() const;
+
   const std::string url_;
   const bool read_only_;
+  const std::chrono::milliseconds wait_timeout_;
   Subscribers subscribers_;
   mutable ObjectCache cache_;
   Feed feed_;
   mutable Loader loader_;
-  mutable Link link_;  // last: its thread uses all of the above
+  OidPool oids_;
+  std::binary_semaphore gate_{1};  // taken by the transaction in progress
+  std::int64_t last_txid_ = 0;     // the gate's holder's
+  mutable Link link_;              // last: its thread uses all of the above
 };
 
 }  // namespace zbig::zeo
