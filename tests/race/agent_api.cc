@@ -43,13 +43,15 @@ AgentApi::Answer AgentApi::ask(const std::string& method, const std::string& pat
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     throw_system_error("connect to the agent at " + socket_);
   }
-  const std::string request = method + " " + path + " HTTP/1.1\r\nHost: zbig\r\nContent-Length: " +
+  const std::string request = method + " " + path +
+                              " HTTP/1.1\r\nHost: zbig\r\nConnection: close\r\n"
+                              "Content-Length: " +
                               std::to_string(body.size()) + "\r\n\r\n" + body;
   if (::send(socket.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
     throw_system_error("ask the agent: " + method + " " + path);
   }
-  // One request a connection: the answer ends with it.
+  // As was asked, the answer ends with the connection.
   std::string reply;
   while (true) {
     char piece[16384];
