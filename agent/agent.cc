@@ -186,6 +186,24 @@ CommitOutcome Agent::commit(const std::vector<std::string>& devices, const Commi
   return database->commit(names, request);
 }
 
+std::shared_ptr<Database> Agent::known_database(const std::string& url) const {
+  const std::string canonical = canonical_url(url);
+  const std::lock_guard lock(mutex_);
+  const auto found = databases_.find(canonical);
+  if (found == databases_.end()) {
+    throw HintedError(ErrorCode::kNotFound, "no device of " + canonical + " is attached",
+                      "without one `zbig import` needs no agent");
+  }
+  return found->second;
+}
+
+void Agent::require_database(const std::string& url) const { known_database(url); }
+
+CommitOutcome Agent::import(const std::string& url, const ImportRequest& request,
+                            const ImportFile& file) {
+  return known_database(url)->import(request, file);
+}
+
 void Agent::abort(const std::vector<std::string>& devices) {
   std::vector<Found> found;
   found.reserve(devices.size());

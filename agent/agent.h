@@ -46,6 +46,10 @@ class Agent {
   DetachOutcome detach(const std::string& device, bool discard, bool force);
   // The devices are of one database; throws Invalid otherwise.
   CommitOutcome commit(const std::vector<std::string>& devices, const CommitRequest& request);
+  // Into a database of which a device is known; throws NotFound otherwise, as does the first.
+  void require_database(const std::string& url) const;
+  CommitOutcome import(const std::string& url, const ImportRequest& request,
+                       const ImportFile& file);
   void abort(const std::vector<std::string>& devices);
   void refresh(const std::vector<std::string>& devices);
   std::vector<DeviceStatus> status();
@@ -59,6 +63,7 @@ class Agent {
     std::string name;
   };
   std::shared_ptr<Database> database_of(const std::string& url);
+  std::shared_ptr<Database> known_database(const std::string& url) const;
   // A device by its name, its node or its link.
   Found find(const std::string& device);
   std::string reserve_name(const AttachRequest& request, Database& database);

@@ -20,6 +20,7 @@
 #include "agent/gate.h"
 #include "agent/server.h"
 #include "bigfile/commit.h"
+#include "bigfile/import.h"
 #include "zodb/storage.h"
 
 // Database: one ZODB database with the devices attached from it; where everything that the agent
@@ -119,6 +120,7 @@ class Database {
   DeviceStatus attach(DeviceRecord record);
   DetachOutcome detach(const std::string& name, bool discard, bool force);
   CommitOutcome commit(std::span<const std::string> names, const CommitRequest& request);
+  CommitOutcome import(const ImportRequest& request, const ImportFile& file);
   void abort(const std::string& name);
   void refresh(const std::string& name);
 

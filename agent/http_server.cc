@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "agent/log.h"
+#include "zodb/error.h"
 
 namespace zbig {
 namespace {
@@ -27,13 +28,15 @@ using std::chrono::milliseconds;
 
 constexpr std::uint32_t kMaxHeader = 16u << 10;
 constexpr std::uint64_t kMaxBody = 256u << 10;
+constexpr std::uint64_t kMaxUpload = std::uint64_t{1} << 62;
 constexpr milliseconds kPatience{10000};
 constexpr milliseconds kIdle{30000};
 
 // A socket as Beast wants a stream, with a deadline for everything.
 class Stream {
  public:
-  Stream(int fd, milliseconds patience) : fd_(fd), deadline_(Clock::now() + patience) {}
+  Stream(int fd, milliseconds patience) : fd_(fd) { extend(patience); }
+  void extend(milliseconds patience) { deadline_ = Clock::now() + patience; }
 
   template <class Buffers>
   std::size_t read_some(const Buffers& buffers, error_code& error) {
@@ -116,21 +119,61 @@ HttpResponse refusal(unsigned status, const std::string& code, const std::string
   return {status, R"({"error":{"code":")" + code + R"(","message":")" + sentence + "\"}}\n"};
 }
 
+class Upload final : public HttpUpload {
+ public:
+  Upload(Stream& stream, beast::flat_buffer& buffer,
+         http::request_parser<http::empty_body>&& header)
+      : stream_(stream), buffer_(buffer), parser_(std::move(header)) {
+    parser_.body_limit(boost::none);
+  }
+
+  std::size_t read(std::span<std::byte> out) override {
+    if (parser_.is_done()) return 0;
+    auto& body = parser_.get().body();
+    body.data = out.data();
+    body.size = out.size();
+    error_code error;
+    stream_.extend(kPatience);
+    http::read(stream_, buffer_, parser_, error);
+    if (error && error != http::error::need_buffer) {
+      throw Failed("the body of the request did not come whole: " + error.message());
+    }
+    return out.size() - body.size;
+  }
+
+ private:
+  Stream& stream_;
+  beast::flat_buffer& buffer_;
+  http::request_parser<http::buffer_body> parser_;
+};
+
 // Serves one request. True if the connection goes on.
 bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
                const std::function<bool()>& may_keep) {
-  http::request_parser<http::string_body> parser;
-  parser.header_limit(kMaxHeader);
-  parser.body_limit(kMaxBody);
+  http::request_parser<http::empty_body> header;
+  header.header_limit(kMaxHeader);
+  header.body_limit(kMaxUpload);  // looked at with the header; what the body really may have, later
   Stream stream(fd, kPatience);
   error_code error;
-  http::read_header(stream, buffer, parser, error);
-  if (!error && beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+  http::read_header(stream, buffer, header, error);
+  if (!error && beast::iequals(header.get()[http::field::expect], "100-continue")) {
     http::response<http::empty_body> go_on;
     go_on.version(11);
     go_on.result(http::status::continue_);
     http::write(stream, go_on, error);
   }
+  constexpr char kBytes[] = "application/octet-stream";
+  if (!error && beast::iequals(header.get()[http::field::content_type], kBytes)) {
+    HttpRequest request{.method = std::string(header.get().method_string()),
+                        .target = std::string(header.get().target()),
+                        .body = {}};
+    Upload upload(stream, buffer, std::move(header));
+    request.upload = &upload;
+    answer(fd, handler(request));
+    return false;  // the body may not have been read to its end
+  }
+  http::request_parser<http::string_body> parser(std::move(header));
+  parser.body_limit(kMaxBody);
   if (!error) http::read(stream, buffer, parser, error);
   if (error == http::error::end_of_stream) return false;
   if (error == http::error::body_limit) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <list>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 
@@ -23,10 +24,20 @@
 
 namespace zbig {
 
+// A body that may be large (`Content-Type: application/octet-stream`), as it comes.
+class HttpUpload {
+ public:
+  virtual ~HttpUpload() = default;
+  // The next bytes; 0 at the end. Throws Failed if the client went away or is silent for long
+  // before that.
+  virtual std::size_t read(std::span<std::byte> out) = 0;
+};
+
 struct HttpRequest {
   std::string method;
-  std::string target;  // path and query, as sent
-  std::string body;
+  std::string target;            // path and query, as sent
+  std::string body;              // unless
+  HttpUpload* upload = nullptr;  // there is this, during the call only
 };
 
 struct HttpResponse {

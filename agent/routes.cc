@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <functional>
+#include <map>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 
 #include "agent/hinted_error.h"
 #include "agent/kernel_nbd/node.h"
+#include "agent/upload_file.h"
 #include "bigfile/commit.h"
 #include "zodb/error_word.h"
 
@@ -123,6 +125,35 @@ std::set<std::string> query_flags(std::string_view query,
     if (value == "true") flags.insert(key);
   }
   return flags;
+}
+
+// The query of an import: "url=...&volume=...", percent-encoded. One that is not known is refused.
+std::map<std::string, std::string> query_values(std::string_view query,
+                                                std::initializer_list<const char*> known) {
+  std::map<std::string, std::string> values;
+  while (!query.empty()) {
+    const std::string_view part = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), part.size() + 1));
+    const std::size_t equals = part.find('=');
+    const std::string key(part.substr(0, equals));
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      throw Invalid("unknown parameter '" + key + "'");
+    }
+    std::string value;
+    if (equals != part.npos) value = percent_decoded(part.substr(equals + 1));
+    if (value.find('\0') != std::string::npos) throw Invalid(key + ": has a NUL in it");
+    values[key] = std::move(value);
+  }
+  return values;
+}
+
+void check_texts(const TransactionMeta& meta) {
+  for (const std::string* text : {&meta.description, &meta.user}) {
+    if (text->size() > kMaxText) {
+      throw Invalid("message and user are at most 65535 bytes each, not " +
+                    std::to_string(text->size()));
+    }
+  }
 }
 
 // --- what goes out
@@ -267,12 +298,7 @@ HttpResponse commit(Agent& agent, const std::string& body) {
   TransactionMeta& meta = request.meta;
   meta.description = fields.text("message").value_or("");
   meta.user = fields.text("user").value_or("");
-  for (const std::string* text : {&meta.description, &meta.user}) {
-    if (text->size() > kMaxText) {
-      throw Invalid("message and user are at most 65535 bytes each, not " +
-                    std::to_string(text->size()));
-    }
-  }
+  check_texts(meta);
   request.merge = fields.flag("merge");
   if (const auto freeze = fields.text("freeze"); freeze && *freeze != "none") {
     throw HintedError(ErrorCode::kUnsupported, "freezing is not in this version",
@@ -280,6 +306,38 @@ HttpResponse commit(Agent& agent, const std::string& body) {
   }
   fields.refuse_others();
   return {200, dump(to_json(agent.commit(devices, request)))};
+}
+
+HttpResponse import(Agent& agent, std::string_view query, HttpUpload* upload) {
+  auto values = query_values(query, {"url", "volume", "offset", "format", "message", "user"});
+  for (const char* key : {"url", "volume"}) {
+    if (values[key].empty()) throw Invalid(std::string(key) + " is missing");
+  }
+  ImportRequest request;
+  request.volume = values["volume"];
+  if (const std::string& text = values["offset"]; !text.empty()) {
+    const char* end = text.data() + text.size();
+    if (std::from_chars(text.data(), end, request.offset).ptr != end ||
+        request.offset > std::uint64_t{1} << 62) {
+      throw Invalid("offset: a number of bytes is wanted");
+    }
+  }
+  request.format = block_format_from_environment();
+  if (const std::string& text = values["format"]; !text.empty()) {
+    const auto format = parse_block_format(text);
+    if (!format) throw Invalid("format: ZBlk0, ZBlk1 or auto is wanted");
+    request.format = *format;
+  }
+  request.meta.description = values["message"];
+  request.meta.user = values["user"];
+  check_texts(request.meta);
+  if (upload == nullptr) {
+    throw HintedError(ErrorCode::kInvalid, "an import's body is the bytes",
+                      "send it with Content-Type: application/octet-stream");
+  }
+  agent.require_database(values["url"]);  // before anything is uploaded in vain
+  const UploadFile uploaded(agent.places().state_directory, *upload);
+  return {200, dump(to_json(agent.import(values["url"], request, uploaded.file())))};
 }
 
 HttpResponse for_each_device(Agent& agent, const std::string& body,
@@ -314,6 +372,7 @@ HttpResponse dispatch(Agent& agent, const HttpRequest& request) {
     if (request.method == "GET") return {200, dump(to_json(agent.status(device)))};
     if (request.method == "DELETE") return detach(agent, device, query);
   }
+  if (call == "POST /v1/import") return import(agent, query, request.upload);
   if (!query.empty()) throw Invalid("parameters after '?' are of no use here");
   if (call == "GET /v1/devices") return list_devices(agent);
   if (call == "POST /v1/devices") return attach(agent, request.body);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/agent_client.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -57,16 +58,18 @@ int connect_to(const Socket& socket, const std::string& path) {
              : errno;
 }
 
-void send_all(const Socket& socket, const std::string& text, const std::string& path) {
+// False if the agent has closed: one that refuses a request early does so after its answer, which is
+// to be read then.
+bool send_all(const Socket& socket, std::string_view text, const std::string& path) {
   for (std::size_t done = 0; done < text.size();) {
     const ssize_t n = ::send(socket.fd(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
-    // An agent that refuses a request early answers and closes: read that answer.
-    if (n < 0 && errno == EPIPE) return;
+    if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) return false;
     if (n < 0)
       throw Unavailable("the agent at " + path + ": " + std::generic_category().message(errno));
     done += static_cast<std::size_t>(n);
   }
+  return true;
 }
 
 std::string receive_all(const Socket& socket, const std::optional<milliseconds>& timeout,
@@ -136,6 +139,21 @@ Answer parse(const std::string& text, const std::string& path) {
   throw AdvisedError(error_code(text("code")), message, text("hint"));
 }
 
+std::string header_of(const std::string& call, const std::string& type, std::uint64_t length) {
+  std::string header = call + " HTTP/1.1\r\nHost: zbigd\r\nConnection: close\r\n";
+  if (!type.empty()) header += "Content-Type: " + type + "\r\n";
+  return header + "Content-Length: " + std::to_string(length) + "\r\n\r\n";
+}
+
+// The JSON of an answer, or the error that it tells.
+Json answer_of(const std::string& text, const std::string& path) {
+  const Answer answer = parse(text, path);
+  const Json json = Json::parse(answer.body, nullptr, false);
+  if (json.is_discarded()) throw Failed("the agent at " + path + ": its answer is no JSON");
+  if (answer.status < 200 || answer.status > 299) throw_answer(json, path);
+  return json;
+}
+
 // zbigd beside this program, or found in PATH.
 std::string agent_program() {
   std::error_code error;
@@ -187,26 +205,42 @@ void AgentClient::start_if_needed() const {
   }
 }
 
+void AgentClient::throw_no_agent(int error) const {
+  throw AdvisedError(
+      ErrorCode::kUnavailable, "no agent at " + socket_ + ": " + std::generic_category().message(error),
+      error == EACCES ? "it is another user's; become that user, or choose a socket with --socket"
+                      : "start it: zbigd" + (chosen_ ? " --socket " + socket_ : std::string()));
+}
+
 Json AgentClient::request(const std::string& method, const std::string& target, const Json& body,
                           std::optional<milliseconds> timeout) const {
   const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (const int error = connect_to(socket, socket_); error != 0) {
-    throw AdvisedError(
-        ErrorCode::kUnavailable,
-        "no agent at " + socket_ + ": " + std::generic_category().message(error),
-        error == EACCES ? "it is another user's; become that user, or choose a socket with --socket"
-                        : "start it: zbigd" + (chosen_ ? " --socket " + socket_ : std::string()));
+  if (const int error = connect_to(socket, socket_); error != 0) throw_no_agent(error);
+  const std::string text = body.is_null() ? "" : dump(body);
+  send_all(socket, header_of(method + " " + target, text.empty() ? "" : "application/json",
+                             text.size()) + text, socket_);
+  return answer_of(receive_all(socket, timeout, socket_), socket_);
+}
+
+Json AgentClient::upload(const std::string& target, int fd, std::uint64_t size,
+                         const std::function<void(std::uint64_t)>& sent) const {
+  const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (const int error = connect_to(socket, socket_); error != 0) throw_no_agent(error);
+  bool open = send_all(socket, header_of("POST " + target, "application/octet-stream", size),
+                       socket_);
+  std::string buffer(256u << 10, '\0');
+  for (std::uint64_t done = 0; open && done < size;) {
+    const auto wanted = std::min<std::uint64_t>(buffer.size(), size - done);
+    const ssize_t count = ::pread(fd, buffer.data(), wanted, static_cast<off_t>(done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_errno("read the file at " + std::to_string(done), errno);
+    if (count == 0) throw Failed("the file became shorter while it was read");
+    open = send_all(socket, std::string_view(buffer).substr(0, static_cast<std::size_t>(count)),
+                    socket_);
+    done += static_cast<std::uint64_t>(count);
+    sent(done);
   }
-  std::string text = body.is_null() ? "" : dump(body);
-  std::string header = method + " " + target + " HTTP/1.1\r\nHost: zbigd\r\nConnection: close\r\n";
-  if (!text.empty()) header += "Content-Type: application/json\r\n";
-  header += "Content-Length: " + std::to_string(text.size()) + "\r\n\r\n";
-  send_all(socket, header + text, socket_);
-  const Answer answer = parse(receive_all(socket, timeout, socket_), socket_);
-  const Json json = Json::parse(answer.body, nullptr, false);
-  if (json.is_discarded()) throw Failed("the agent at " + socket_ + ": its answer is no JSON");
-  if (answer.status < 200 || answer.status > 299) throw_answer(json, socket_);
-  return json;
+  return answer_of(receive_all(socket, std::nullopt, socket_), socket_);
 }
 
 std::string percent_encoded(const std::string& text) {

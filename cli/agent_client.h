@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -18,6 +20,7 @@ class AgentClient {
   // (agent/api/places.h).
   explicit AgentClient(const std::optional<std::string>& socket);
 
+  bool listens() const;
   // Starts the agent if none listens, unless somebody chose the socket: then it is theirs to start.
   void start_if_needed() const;
 
@@ -26,9 +29,13 @@ class AgentClient {
   // timeout it is waited for as long as it lives.
   Json request(const std::string& method, const std::string& target, const Json& body = nullptr,
                std::optional<std::chrono::milliseconds> timeout = std::nullopt) const;
+  // POST with the first `size` bytes of a file for its body. `sent` is told how many went out, and
+  // may throw to give up.
+  Json upload(const std::string& target, int fd, std::uint64_t size,
+              const std::function<void(std::uint64_t)>& sent) const;
 
  private:
-  bool listens() const;
+  [[noreturn]] void throw_no_agent(int error) const;
 
   std::string socket_;
   bool chosen_;

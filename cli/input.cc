@@ -88,48 +88,4 @@ void Input::spool() {
   ::close(from);
 }
 
-void Input::read(std::uint64_t offset, std::span<std::byte> out) const {
-  while (!out.empty()) {
-    const ssize_t count = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_errno("read " + name_ + " at " + std::to_string(offset), errno);
-    if (count == 0) {
-      throw Failed("read " + name_ + " at " + std::to_string(offset) +
-                   ": the file ends there now, it had " + std::to_string(size_) + " bytes");
-    }
-    offset += static_cast<std::uint64_t>(count);
-    out = out.subspan(static_cast<std::size_t>(count));
-  }
-}
-
-ExtentList Input::data_extents() const {
-  ExtentList extents;
-  for (std::uint64_t at = 0; at < size_;) {
-    const off_t data = ::lseek(fd_, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;  // a hole up to the end
-    if (data < 0) return {{0, size_}};      // a device, or a file system that does not tell
-    const off_t hole = ::lseek(fd_, data, SEEK_HOLE);
-    if (hole < 0) return {{0, size_}};
-    const auto end = std::min(static_cast<std::uint64_t>(hole), size_);
-    const auto start = static_cast<std::uint64_t>(data);
-    if (start >= end) break;
-    append_extent(extents, start, end - start);
-    at = end;
-  }
-  return extents;
-}
-
-InputSource::InputSource(const Input& input, std::uint64_t offset, const View& view)
-    : input_(input), offset_(offset) {
-  std::vector<Extent> dirty = view.data_extents(offset, input.size());
-  for (const Extent& extent : input.data_extents()) {
-    dirty.push_back({offset + extent.offset, extent.length});
-  }
-  // A bare file ends with its last block: where the file ends with a hole past that, the block is
-  // stored for its place.
-  const std::uint64_t end = offset + input.size();
-  if (input.size() > 0 && end > view.size()) dirty.push_back({end - 1, 1});
-  extents_ = normalised(std::move(dirty));
-}
-
 }  // namespace zbig

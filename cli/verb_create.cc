@@ -65,6 +65,17 @@ ArrayInfo array_of(const Arguments& arguments, std::optional<std::uint64_t> size
   return array;
 }
 
+std::unique_ptr<Storage> open_to_create(const std::string& url) {
+  try {
+    return open_storage(url, OpenMode::kCreate);
+  } catch (const Busy& error) {
+    throw AdvisedError(ErrorCode::kBusy, error.what(),
+                       "another program has it open for writing: if that is zbigd, detach its "
+                       "writable devices of this database (`zbig status` lists them), create the "
+                       "volume, and attach them again");
+  }
+}
+
 int run(const Arguments& arguments) {
   std::optional<std::uint64_t> size;
   if (const auto text = arguments.get("size")) size = parse_size(*text, "--size");
@@ -86,7 +97,7 @@ int run(const Arguments& arguments) {
   }
   volume.user = arguments.get_or("user", "");
   volume.description = arguments.get_or("message", "");
-  const auto storage = open_storage(arguments[0], OpenMode::kCreate);
+  const auto storage = open_to_create(arguments[0]);
   std::cout << create_volume(*storage, arguments[1], volume).hex() << "\n";
   return 0;
 }

@@ -14,6 +14,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# An agent that this user may have running is nobody's business here.
+os.environ.setdefault("ZBIG_SOCKET", "/nonexistent/zbigd.sock")
 BIN = os.environ.get("ZBIG_BIN", os.path.join(ROOT, "build", "bin"))
 ZBIG = os.path.join(BIN, "zbig")
 DATA = os.path.join(ROOT, "tests", "data")
