@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/daemon.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 
@@ -75,15 +78,30 @@ void Daemon::report_failure(int status, const std::string& text) {
   pipe_.reset();
 }
 
-void notify_service_manager(const std::string& message) noexcept {
-  const char* path = std::getenv("NOTIFY_SOCKET");
+ServiceManager::ServiceManager() {
+  const auto take = [](const char* name) {
+    const char* value = std::getenv(name);
+    std::string text = value == nullptr ? "" : value;
+    ::unsetenv(name);
+    return text;
+  };
+  socket_ = take("NOTIFY_SOCKET");
+  const std::string pid = take("WATCHDOG_PID");
+  const std::string microseconds = take("WATCHDOG_USEC");
+  if (!pid.empty() && pid != std::to_string(::getpid())) return;  // meant for another process
+  long long value = 0;
+  std::from_chars(microseconds.data(), microseconds.data() + microseconds.size(), value);
+  if (value > 0) watchdog_ = std::chrono::milliseconds(std::max<long long>(1, value / 1000));
+}
+
+void ServiceManager::notify(const std::string& message) const noexcept {
   sockaddr_un address = {};
-  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) return;
+  if (socket_.empty() || socket_.size() >= sizeof address.sun_path) return;
   address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path, std::strlen(path));
-  if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract address
+  std::memcpy(address.sun_path, socket_.data(), socket_.size());
+  if (socket_[0] == '@') address.sun_path[0] = '\0';  // an abstract address
   const Fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socket_.size());
   ::sendto(fd.get(), message.data(), message.size(), MSG_NOSIGNAL,
            reinterpret_cast<const sockaddr*>(&address), length);
 }

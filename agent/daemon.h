@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "agent/fd.h"
 
-// Going into the background, so that whoever started it learns whether it works.
+// What zbigd is to whoever started it: a process in the background, or a service of systemd.
 //
+// Going into the background, so that whoever started it learns whether it works:
 // The process forks before it does anything; the child starts up and reports through a pipe, and
 // the parent waits for the report: nothing is an error too, for the child is dead then.
 
@@ -29,7 +31,20 @@ class Daemon {
   Fd pipe_;
 };
 
-// Tells systemd (sd_notify(3)): "READY=1", "STOPPING=1". Nothing happens without NOTIFY_SOCKET.
-void notify_service_manager(const std::string& message) noexcept;
+// The service manager: systemd, or whatever else speaks sd_notify(3), or nobody.
+class ServiceManager {
+ public:
+  // From the environment, where it leaves nothing of it for children. Before any thread.
+  ServiceManager();
+
+  // "READY=1", "WATCHDOG=1", "STOPPING=1".
+  void notify(const std::string& message) const noexcept;
+  // It ends this process if it gets no WATCHDOG=1 for that long; zero: it does not.
+  std::chrono::milliseconds watchdog() const { return watchdog_; }
+
+ private:
+  std::string socket_;
+  std::chrono::milliseconds watchdog_{0};
+};
 
 }  // namespace zbig

@@ -7,6 +7,7 @@
 // can be committed; the next agent takes them over.
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -28,18 +29,24 @@
 #include "agent/http_server.h"
 #include "agent/log.h"
 #include "agent/routes.h"
+#include "agent/self_check.h"
+#include "agent/service_process.h"
 #include "zodb/error_word.h"
 
 namespace zbig {
 namespace {
 
-constexpr const char* kUsage = "usage: zbigd [--foreground] [--state DIR] [--socket PATH]\n";
+using std::chrono::milliseconds;
+
+constexpr const char* kUsage =
+    "usage: zbigd [--foreground] [--scopes] [--state DIR] [--socket PATH]\n";
 
 constexpr const char* kHelp = R"(
 The agent of zbig: attaches volumes of ZODB databases as files and devices, and commits what
 programs wrote to them. `zbig attach` starts it when it does not run.
 
   --foreground     stay in the foreground, and log to standard error
+  --scopes         start servers in scopes of systemd, so that they outlive a unit of zbigd's
   --state DIR      where devices and their uncommitted writes are kept
                    (root: /var/lib/zbig; otherwise $XDG_STATE_HOME/zbig or ~/.local/state/zbig)
   --socket PATH    where it listens, with the sockets of its servers beside it
@@ -60,6 +67,7 @@ In the background it logs to zbigd.log in its state folder.
 
 struct Options {
   bool foreground = false;
+  bool scopes = false;
   std::string state;
   std::string socket;
 };
@@ -79,11 +87,14 @@ std::string value_of(const std::vector<std::string>& words, std::size_t& i) {
 
 // Nothing if the question was answered and there is nothing to start.
 std::optional<Options> parse_options(const std::vector<std::string>& words) {
-  Options options{.foreground = false, .state = default_state_directory(), .socket = {}};
+  Options options;
+  options.state = default_state_directory();
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::string name = words[i].substr(0, words[i].find('='));
     if (name == "--foreground") {
       options.foreground = true;
+    } else if (name == "--scopes") {
+      options.scopes = true;
     } else if (name == "--state") {
       options.state = value_of(words, i);
     } else if (name == "--socket") {
@@ -185,7 +196,26 @@ Fd stop_signals() {
   return fd;
 }
 
-void run(const Options& options, Daemon& daemon) {
+// Until a signal tells to stop. Meanwhile the service manager hears that the agent is alive, as
+// long as it answers a request about all devices, which takes each lock that it has.
+void wait_for_stop(const Fd& signals, const std::string& socket, const ServiceManager& manager) {
+  constexpr milliseconds kAnyTime{60000};
+  const milliseconds interval = manager.watchdog() / 3;
+  const auto stopped_within = [&](milliseconds time) {
+    pollfd item{.fd = signals.get(), .events = POLLIN, .revents = 0};
+    return ::poll(&item, 1, static_cast<int>(time.count())) > 0;
+  };
+  while (!stopped_within(interval.count() > 0 ? interval : kAnyTime)) {
+    if (interval.count() == 0) continue;
+    if (answers_itself(socket, signals, interval)) {
+      manager.notify("WATCHDOG=1");
+    } else if (!stopped_within(milliseconds(0))) {
+      log_line("it does not answer a request of its own");
+    }
+  }
+}
+
+void run(const Options& options, Daemon& daemon, const ServiceManager& manager) {
   const Fd lock = lock_state(options.state);
   const std::string runtime = std::filesystem::path(options.socket).parent_path();
   make_directories(runtime, 0700);
@@ -209,12 +239,10 @@ void run(const Options& options, Daemon& daemon) {
     });
     log_line("ready at " + options.socket + ", state in " + options.state);
     daemon.report_ready(options.state + "/zbigd.log");
-    notify_service_manager("READY=1");
-    pollfd item{.fd = signals.get(), .events = POLLIN, .revents = 0};
-    while (::poll(&item, 1, 60000) <= 0) {
-    }
+    manager.notify("READY=1");
+    wait_for_stop(signals, options.socket, manager);
     log_line("stopping; attached devices go on working");
-    notify_service_manager("STOPPING=1");
+    manager.notify("STOPPING=1");
     ::unlink(options.socket.c_str());
     stop.request_stop();
   }
@@ -232,7 +260,9 @@ int main_of(const std::vector<std::string>& words) {
     const std::optional<Options> options = parse_options(words);
     if (!options) return 0;
     if (!options->foreground) daemon = Daemon::fork_to_background();
-    run(*options, daemon);
+    const ServiceManager manager;
+    if (options->scopes) ServiceProcess::use_scopes();
+    run(*options, daemon, manager);
     return 0;
   } catch (const UsageError& error) {
     return fail(error.code(), error.what(), kUsage);

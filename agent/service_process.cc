@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <random>
+#include <sstream>
 #include <thread>
 
 #include <fcntl.h>
@@ -32,6 +34,28 @@ bool ended_within(int pidfd, milliseconds timeout) {
     if (n > 0) return true;
     if (n == 0) return false;
   }
+}
+
+bool scopes_wanted = false;
+
+// systemd-run registers its own process as the scope and becomes the command: pid, session and
+// descriptors, the lock among them, are the same as without it. A scope's name must be new: that of
+// a server that has just died may be known for a moment still.
+std::vector<std::string> in_scope(std::span<const std::string> command) {
+  std::string program = command[0].substr(command[0].rfind('/') + 1);
+  if (!program.starts_with("zbig-")) program = "zbig-" + program;
+  std::random_device random;
+  std::ostringstream name;
+  name << program << '-' << std::hex << random() << random();
+  std::vector<std::string> words = {"systemd-run", "--scope", "--quiet", "--unit=" + name.str()};
+  if (::geteuid() == 0) {
+    words.emplace_back("--slice=system-zbig.slice");
+  } else {
+    words.emplace_back("--user");
+  }
+  words.emplace_back("--");
+  words.insert(words.end(), command.begin(), command.end());
+  return words;
 }
 
 std::vector<char*> pointers_to(std::span<const std::string> command) {
@@ -87,6 +111,8 @@ std::optional<ServiceProcess> ServiceProcess::find(const std::string& lock_path)
   throw Busy(lock_path + " is locked by a process that does not tell its number");
 }
 
+void ServiceProcess::use_scopes() { scopes_wanted = true; }
+
 ServiceProcess ServiceProcess::start(const std::string& lock_path,
                                      std::span<const std::string> command,
                                      const std::string& log_path) {
@@ -97,7 +123,9 @@ ServiceProcess ServiceProcess::start(const std::string& lock_path,
   const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!null) throw_errno("open /dev/null", errno);
   if (::ftruncate(lock.get(), 0) != 0) throw_errno("write " + lock_path, errno);
-  const std::vector<char*> words = pointers_to(command);
+  const std::vector<std::string> line =
+      scopes_wanted ? in_scope(command) : std::vector<std::string>(command.begin(), command.end());
+  const std::vector<char*> words = pointers_to(line);
 
   // Two forks, and the program is started when the process between is gone: it is init's child
   // then. nbdkit 1.32 asks the kernel for a SIGTERM when the *thread* that is its parent ends

@@ -35,6 +35,11 @@ class ServiceProcess {
   // pass; throws Busy if the file does not tell who holds it even then.
   static std::optional<ServiceProcess> find(const std::string& lock_path);
 
+  // From now on each program gets a scope of systemd's (systemd.scope(5)) and is no part of the
+  // agent's unit, which may be stopped or killed as a whole; docs/systemd.md. Of the machine's
+  // systemd if we are root, otherwise of the user's. Before any thread.
+  static void use_scopes();
+
   // Starts `command` (command[0] is looked up in PATH) in a session of its own, its standard output
   // and error appended to `log_path`. Throws Busy if the lock is held, Failed if there is no
   // process to be had. A program that cannot be executed shows as one that died at once; its log
