@@ -154,12 +154,21 @@ Json answer_of(const std::string& text, const std::string& path) {
   return json;
 }
 
+// What starts the agent: where it is a service of the machine, systemd does; for one of our own
+// would end with our session, and keep the service from its state folder until then. Otherwise
 // zbigd beside this program, or found in PATH.
-std::string agent_program() {
+std::vector<std::string> agent_start_command() {
   std::error_code error;
+  if (::geteuid() == 0 && std::filesystem::exists("/run/systemd/system", error)) {
+    for (const char* folder : {"/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"}) {
+      if (std::filesystem::exists(folder + std::string("/systemd/system/zbigd.service"), error)) {
+        return {"systemctl", "start", "zbigd.service"};
+      }
+    }
+  }
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
   const auto beside = self.parent_path() / "zbigd";
-  return !error && std::filesystem::exists(beside, error) ? beside.string() : "zbigd";
+  return {!error && std::filesystem::exists(beside, error) ? beside.string() : "zbigd"};
 }
 
 std::string chosen_socket(const std::optional<std::string>& option) {
@@ -182,12 +191,14 @@ bool AgentClient::listens() const {
 
 void AgentClient::start_if_needed() const {
   if (chosen_ || listens()) return;
-  const std::string program = agent_program();
+  std::vector<std::string> command = agent_start_command();
+  const std::string& program = command.back();
   std::cerr << "starting " << program << "\n";
-  std::string name = program;
-  std::array<char*, 2> words = {name.data(), nullptr};
+  std::vector<char*> words;
+  for (std::string& word : command) words.push_back(word.data());
+  words.push_back(nullptr);
   pid_t pid = 0;
-  const int error = ::posix_spawnp(&pid, program.c_str(), nullptr, nullptr, words.data(), environ);
+  const int error = ::posix_spawnp(&pid, words[0], nullptr, nullptr, words.data(), environ);
   if (error != 0) {
     throw AdvisedError(ErrorCode::kUnavailable,
                        "no agent runs, and " + program +
