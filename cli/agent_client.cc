@@ -195,6 +195,7 @@ void AgentClient::start_if_needed() const {
   const std::string& program = command.back();
   std::cerr << "starting " << program << "\n";
   std::vector<char*> words;
+  words.reserve(command.size() + 1);
   for (std::string& word : command) words.push_back(word.data());
   words.push_back(nullptr);
   pid_t pid = 0;
