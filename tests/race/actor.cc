@@ -34,8 +34,7 @@ Actor::Actor(const Arena& arena, Names devices, bool writable, unsigned seed)
   }
 }
 
-std::optional<std::string> Actor::state() const {
-  const auto known = arena_.agent->devices();
+std::optional<std::string> Actor::state_of(const std::map<std::string, DeviceState>& known) const {
   std::optional<std::string> tid;
   for (const std::string& name : devices_) {
     const DeviceState& device = known.at(name);
@@ -205,22 +204,28 @@ void Follower::look_at_page(unsigned group) {
   }
 }
 
-// Between two equal answers, both settled: the whole is of that state.
+// After an answer: nothing older than the tid that it tells, settled or not. Between two equal
+// answers, both settled: the whole is of that state.
 void Follower::look_between_answers(unsigned group) {
   const std::uint64_t floor = arena_.ledger->floor(group);
-  const std::optional<std::string> before = state();
-  if (!before) return;
-  std::vector<Word> words;
-  for (const Place& place : arena_.layout.places(group)) words.push_back(read(place, way_));
-  const std::optional<std::string> after = state();
-  if (after != before) return;
-  ++states_;
+  const auto known = arena_.agent->devices();
+  const std::optional<std::string> before = state_of(known);
   const std::vector<Place> places = arena_.layout.places(group);
+  std::vector<Word> words;
+  for (const Place& place : places) words.push_back(read(place, way_));
+  const std::optional<std::string> after = state();
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    arena_.ledger->check_not_older(group, words[i], known.at(devices_[places[i].volume]).tid,
+                                   where(places[i], name_of(way_)));
+  }
+  if (!before || after != before) return;
+  ++states_;
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::string at = where(places[i], name_of(way_)) + " at " + *before;
     if (words[i] != words[0]) {
-      throw Violation("torn: " + at + " shows " + words[i].text() + ", device " + devices_[0] +
-                      " shows " + words[0].text());
+      throw Violation("torn: " + at + " shows " + arena_.ledger->story(group, words[i]) +
+                      ", device " + devices_[0] + " shows " +
+                      arena_.ledger->story(group, words[0]));
     }
   }
   const std::string at = where(places[0], name_of(way_));

@@ -42,7 +42,8 @@ class Actor {
 
  protected:
   // The state that all its devices show, if they show the same one and no view moves.
-  std::optional<std::string> state() const;
+  std::optional<std::string> state() const { return state_of(arena_.agent->devices()); }
+  std::optional<std::string> state_of(const std::map<std::string, DeviceState>& known) const;
   unsigned below(unsigned end) { return std::uniform_int_distribution(0u, end - 1)(random_); }
   Word read(const Place& place, Way way) { return files_[place.volume]->read(place.offset, way); }
   std::string where(const Place& place, const std::string& how) const;

@@ -27,7 +27,6 @@ Word Ledger::begin(Word found) {
 
 void Ledger::committed(unsigned group, Word word, const std::string& tid) {
   attempts_[word.attempt()] = kCommitted;
-  ++commits_;
   Group& of = groups_[group];
   const std::lock_guard lock(of.mutex);
   const auto [entry, fresh] = of.tids.emplace(word.counter(), tid);
@@ -40,7 +39,6 @@ void Ledger::committed(unsigned group, Word word, const std::string& tid) {
 }
 
 void Ledger::given_up(Word word) {
-  ++given_up_;
   if (attempts_[word.attempt()].exchange(kGivenUp) == kSeen) {
     throw Violation("word " + word.text() + " was seen by a reader and then not committed");
   }
@@ -61,6 +59,11 @@ std::string Ledger::tid_of(Group& group, std::uint64_t counter) {
   return found == group.tids.end() ? "" : found->second;
 }
 
+std::string Ledger::story(unsigned group, Word word) {
+  const std::string made = tid_of(groups_[group], word.counter());
+  return word.text() + (made.empty() ? "" : " (" + made + ")");
+}
+
 void Ledger::check_state(unsigned group, Word word, const std::string& tid,
                          const std::string& where) {
   Group& of = groups_[group];
@@ -77,7 +80,12 @@ void Ledger::check_state(unsigned group, Word word, const std::string& tid,
       throw Violation(where + ": at " + tid + " shows " + word.text() + " of " + made);
     }
   }
-  const std::string next = tid_of(of, word.counter() + 1);
+  check_not_older(group, word, tid, where);
+}
+
+void Ledger::check_not_older(unsigned group, Word word, const std::string& tid,
+                             const std::string& where) {
+  const std::string next = tid_of(groups_[group], word.counter() + 1);
   if (!next.empty() && next <= tid) {
     throw Violation(where + ": at " + tid + " shows " + word.text() + ", older than that of " +
                     next);

@@ -55,11 +55,13 @@ class Ledger {
   // Throws Violation if the word was given up. `other`: seen through a device other than the one
   // that it was written to.
   void seen(Word word, bool other, const std::string& where);
+  // Throws Violation if there was a newer one at `tid`.
+  void check_not_older(unsigned group, Word word, const std::string& tid, const std::string& where);
   // Throws Violation if it is not the state at `tid`, which it was seen at.
   void check_state(unsigned group, Word word, const std::string& tid, const std::string& where);
 
-  std::uint64_t commits() const { return commits_; }
-  std::uint64_t given_up_count() const { return given_up_; }
+  // The word, and the transaction that made it, if that is known.
+  std::string story(unsigned group, Word word);
 
  private:
   enum State : std::uint8_t { kUnknown, kPending, kSeen, kCommitted, kGivenUp };
@@ -74,8 +76,6 @@ class Ledger {
   std::vector<Group> groups_;
   std::unique_ptr<std::atomic<State>[]> attempts_;
   std::atomic<std::uint32_t> next_attempt_ = 1;
-  std::atomic<std::uint64_t> commits_ = 0;
-  std::atomic<std::uint64_t> given_up_ = 0;
 };
 
 }  // namespace zbig::race
