@@ -3,9 +3,9 @@
 
 "Cold" means that the kernel has no page of the device; what the server reads from disk is in memory
 for all alike. Peers behind the same front end (zbig-fuse, over nbdkit's file plugin) tell what zbig
-costs; nbdfuse tells what the front end does. WCFS cannot be had from a package registry, so its
-figures are constants: those of wendelin.core's development branch, measured once on a 2-core machine
-(Linux 6.1), of which only the order of magnitude means anything elsewhere.
+costs; nbdfuse tells what the front end does. WCFS (the server of wendelin.core's development
+branch, in Go, on FUSE too) is in no package registry, so its figures are constants: one reading on
+a noisy 2-core machine. They give the order of magnitude.
 """
 import json
 import mmap
@@ -20,6 +20,7 @@ from harness import BIN, MIB, Agent, Nbdkit, Process, interleave, timed
 
 WCFS_READ = {'ZBlk0': 334, 'ZBlk1': 82}         # MiB/s, a whole file through a mapping, cold
 WCFS_TOUCH = {'ZBlk0': 4.2, 'ZBlk1': 16}        # ms, first touch of a byte in a random block
+WCFS_AGAIN = 5900                               # MiB/s, the second read through the mapping
 WCFS_FRESH = {'ZBlk0': 7.5, 'ZBlk1': 22.7}      # ms, commit acknowledged to fresh elsewhere
 BLOCK = 2 * MIB
 PAGE = 4096
@@ -98,6 +99,23 @@ class ZbigFuse(Front):
                                           '--read-only', '--uri', uri, '--control', self.control,
                                           lab.path(name)])
 
+    def connect(self):
+        """To its control socket, which closes connections until the mount is complete."""
+        end = time.time() + 20
+        while True:
+            control = socket.socket(socket.AF_UNIX)
+            try:
+                control.connect(self.control)
+                replies = control.makefile('rb')
+                control.sendall(b'{"op": "hello"}\n')
+                if replies.readline():
+                    return control, replies
+            except OSError:
+                if time.time() > end:
+                    raise
+            control.close()
+            time.sleep(0.01)
+
 
 class NbdFuse(Front):
     def __init__(self, lab, name, uri):
@@ -106,7 +124,7 @@ class NbdFuse(Front):
 
 
 class Fronts:
-    """A volume of the agent, and the same bytes from nbdkit's file plugin behind both front ends."""
+    """A volume of the agent, and the same bytes from nbdkit's file plugin in both front ends."""
 
     def __init__(self, lab, fmt, mib):
         self.plain = lab.random_file(mib)
@@ -160,7 +178,9 @@ def again(lab, report):
                             zbig=lambda: second_speed(fronts.zbig),
                             plain=lambda: second_speed(fronts.plain))
     report.ratio('R6', 'second read through the mapping, %d MiB' % mib, 'plain file',
-                 speeds['zbig'], speeds['plain'], 'MiB/s', 1.0)
+                 speeds['zbig'], speeds['plain'], 'MiB/s', 0.9)
+    against_wcfs(report, 'R6', 'second read through the mapping, %d MiB' % mib, speeds['zbig'],
+                 'MiB/s', WCFS_AGAIN, 1, True)
 
 
 def first_touch(lab, report):
@@ -196,7 +216,7 @@ def percentile(figures, percent):
 
 
 def freshness(lab, report):
-    """One program changes a page and commits; another has it mapped, and looks as fast as it can."""
+    """One program changes a page and commits; another has it mapped and looks all the time."""
     rounds = 50 if lab.quick else 300
     for fmt in 'ZBlk0', 'ZBlk1':
         url = lab.database(fmt, 64)
@@ -229,11 +249,11 @@ def freshness(lab, report):
                 (work + ', p99', percentile(from_ack, 99), 20):
             report.add('I1', what, 'limit', '%.3g ms' % figure, '%g ms' % limit,
                        '%.3g' % (figure / limit), '<= 1', figure <= limit)
-        # The answer to a commit waits for the others' pages, so this is what it takes in all.
-        against_wcfs(report, 'I1', 'commit called to fresh in another mapping, %s, median' % fmt,
-                     from_call, 'ms', WCFS_FRESH[fmt], 1, False)
-        report.add('I1', 'commit called to fresh in another mapping, %s, p99' % fmt, '',
-                   '%.3g ms' % percentile(from_call, 99), '', '', '', None)
+        against_wcfs(report, 'I1', work + ', median', from_ack, 'ms', WCFS_FRESH[fmt], 1, False)
+        # The answer to a commit waits for the others' pages. What it takes in all, syncs included:
+        for percent in 50, 99:
+            report.add('I1', 'commit called to fresh in another mapping, %s, p%d' % (fmt, percent),
+                       '', '%.3g ms' % percentile(from_call, percent), '', '', '', None)
 
 
 def drop(lab, report):
@@ -242,10 +262,8 @@ def drop(lab, report):
     counts = (1, 100, 10000)
     took = {count: [] for count in counts}
     with Nbdkit(lab.folder, 'file', 'file', lab.random_file(mib)) as server, \
-            ZbigFuse(lab, 'dropped', server.uri()) as front, Mapping(front.path) as mapping, \
-            socket.socket(socket.AF_UNIX) as control:
-        control.connect(front.control)
-        replies = control.makefile('rb')
+            ZbigFuse(lab, 'dropped', server.uri()) as front, Mapping(front.path) as mapping:
+        control, replies = front.connect()
         for _ in range(lab.times):
             for count in counts:
                 mapping.read_all()

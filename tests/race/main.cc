@@ -16,6 +16,10 @@
 //       that state; so is what is read of a device of --follow manual between two refreshes.
 //   P5  Of two transactions that start from the same state one has a conflict.
 //
+// Broken on purpose, each of these was caught within seconds: nothing is dropped (deaf_test.sh);
+// the last of several extents is not; the server is told `settled` before the drop; the status
+// tells the new tid before the drop.
+//
 // Exit status: 0; 1 a promise was broken; 2 it could not be tried; 3 somebody had no turn.
 
 #include <condition_variable>
