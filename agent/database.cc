@@ -9,6 +9,7 @@
 
 #include "agent/hinted_error.h"
 #include "agent/log.h"
+#include "zodb/url.h"
 
 namespace zbig {
 namespace {
@@ -155,7 +156,9 @@ std::string Database::choose_export(const DeviceRecord& record) const {
 void Database::lock_storage() {
   if (storage_) return;
   try {
-    storage_ = open_storage(url_, OpenMode::kWrite);
+    auto storage = open_storage(url_, OpenMode::kWrite);
+    if (is_shared_url(url_)) storage->sync();  // is it there, and may we write?
+    storage_ = std::move(storage);
     const std::lock_guard lock(mutex_);
     lock_problem_.clear();
   } catch (const Busy& error) {
@@ -171,6 +174,13 @@ void Database::lock_storage() {
     lock_problem_ = error.what();
     throw;
   }
+}
+
+// Begins to; whoever wants to know whether the server is there calls sync().
+void Database::watch_shared() {
+  if (watch_ || !is_shared_url(url_)) return;
+  watched_storage_ = open_storage(url_, OpenMode::kRead);
+  watch_ = watched_storage_->subscribe([this](Tid, std::span<const Oid>) { wake_keeper(); });
 }
 
 // Gives the device to the server, with its overlay. `resume`: at the view that it had, if that is
@@ -224,6 +234,8 @@ void Database::attach_device(DeviceRecord record) {
       throw Busy("the name " + record.name + " is in use");
     }
   }
+  watch_shared();
+  if (watched_storage_) watched_storage_->sync();
   if (!record.read_only) lock_storage();
   server_.ensure_running();
   record.export_name = choose_export(record);
@@ -400,7 +412,11 @@ DetachOutcome Database::detach(const std::string& name, bool discard, bool force
 
 void Database::close_if_unused() {
   const std::vector<Device*> attached = attached_devices();
-  if (attached.empty()) server_.stop();
+  if (attached.empty()) {
+    server_.stop();
+    watch_.reset();
+    watched_storage_.reset();
+  }
   const bool writable = std::any_of(attached.begin(), attached.end(),
                                     [](const Device* device) { return !device->record.read_only; });
   if (!writable) {

@@ -47,8 +47,9 @@
 //     after they were dropped. Until then it takes the older view for the base of what is written,
 //     and a commit fails with a conflict where it would undo what another client did. It knows also
 //     whether they were dropped, when an agent died in between.
-// D5  The storage is open for writing, and so locked against others, exactly while a writable
-//     device is attached (or the lock is waited for: a device that was attached before a restart).
+// D5  The storage is open for writing exactly while a writable device is attached (or the lock is
+//     waited for: a device that was attached before a restart). A FileStorage is locked against
+//     others by that; a ZEO server's storage is not, so of that the commits of others are watched.
 // D6  The `tid` that the status tells of a device is a state that no read begun afterwards is older
 //     than, in whatever way the program reads. So while the view moves (D4: not settled) it is the
 //     older one; and what is read between two equal answers, both settled, is of just that state.
@@ -167,6 +168,7 @@ class Database {
   void withdraw(Device& device);
   void close_if_unused();
   void lock_storage();
+  void watch_shared();
   ServedDevice served_status(const Device& device, std::chrono::milliseconds timeout) const;
   std::uint64_t last_heard_dirty(const Device& device) const;
   void save(Device& device);
@@ -205,7 +207,11 @@ class Database {
   Gate gate_;
   Server server_;                     // started and stopped by the gate's holder
   std::unique_ptr<Storage> storage_;  // the gate's holder's
-  std::vector<Fd> watched_;           // the keeper's: copies of pidfds
+  // Of a database that others write at the same time: wakes the keeper at each commit. The gate's
+  // holder's.
+  std::unique_ptr<Storage> watched_storage_;
+  std::unique_ptr<Subscription> watch_;
+  std::vector<Fd> watched_;  // the keeper's: copies of pidfds
 
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Device>> devices_;  // guarded by mutex_

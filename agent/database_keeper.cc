@@ -14,6 +14,7 @@
 
 #include "agent/database.h"
 #include "agent/log.h"
+#include "zodb/url.h"
 
 namespace zbig {
 namespace {
@@ -133,10 +134,15 @@ void Database::look_after() {
       // lock_problem_ tells the status; commit tells whoever commits.
     }
   }
-  // Only others' commits have to be looked for, and the end of a claim; see follow().
-  const bool look = !storage_ || std::any_of(devices.begin(), devices.end(),
-                                             [](auto* device) { return device->claimed; });
-  next_look_at_head_ = look ? now + kLookAtHeadEvery : Clock::time_point{};
+  watch_shared();
+  // Only others' commits have to be looked for, and the end of a claim; see follow(). Of a shared
+  // database we are told, and look only in case.
+  const bool shared = is_shared_url(url_);
+  const bool look =
+      !storage_ || shared ||
+      std::any_of(devices.begin(), devices.end(), [](auto* device) { return device->claimed; });
+  next_look_at_head_ =
+      look ? now + (shared ? kRetryLockEvery : kLookAtHeadEvery) : Clock::time_point{};
   if (look) follow();
 }
 

@@ -14,6 +14,7 @@
 #include "agent/log.h"
 #include "zodb/error.h"
 #include "zodb/error_word.h"
+#include "zodb/zeo/zeo.h"
 
 namespace zbig {
 namespace {
@@ -63,6 +64,7 @@ std::string without_prefix(std::string line) {
 
 std::string canonical_url(const std::string& url) {
   constexpr std::string_view kFile = "file://";
+  if (url.starts_with("zeo://")) return canonical_zeo_url(url);
   if (url.starts_with(kFile)) return canonical_path(url.substr(kFile.size()));
   if (url.find("://") != std::string::npos) return url;
   return canonical_path(url);

@@ -128,11 +128,12 @@ int zbig_config_complete() noexcept {
 }
 
 constexpr const char* kConfigHelp =
-    "[url=]URL        (required) The database: file:///srv/Data.fs, or a path.\n"
+    "[url=]URL        (required) The database: file:///srv/Data.fs, or a path, or "
+    "zeo://HOST:PORT.\n"
     "at=TID           Show the state after this transaction, read-only.\n"
     "control=SOCKET   Listen here for the agent (docs/control-protocol.md).";
 
-void zbig_dump_plugin() noexcept { std::printf("zbig_backends=filestorage\n"); }
+void zbig_dump_plugin() noexcept { std::printf("zbig_backends=filestorage,zeo\n"); }
 
 // --- start and stop
 
@@ -149,6 +150,7 @@ int zbig_get_ready() noexcept {
 
 int zbig_after_fork() noexcept {
   return answered("after_fork", -1, [] {
+    exports->database().check_pinned();
     if (!control) return 0;
     control->start(
         [](std::string_view line) {

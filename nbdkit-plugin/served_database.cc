@@ -4,13 +4,18 @@
 #include <algorithm>
 
 #include "zodb/error.h"
+#include "zodb/url.h"
 
 namespace zbig {
 
 ServedDatabase::ServedDatabase(const std::string& url, std::optional<Tid> pinned)
     : storage_(open_storage(url, OpenMode::kRead)), pinned_(pinned) {
+  if (!is_shared_url(url)) check_pinned();
+}
+
+void ServedDatabase::check_pinned() {
   if (pinned_ && storage_->sync() < *pinned_) {
-    throw NotFound("no transaction " + pinned_->hex() + " in " + url + ": the last one is " +
+    throw NotFound("no transaction " + pinned_->hex() + " in " + url() + ": the last one is " +
                    storage_->last_tid().hex());
   }
 }

@@ -27,8 +27,11 @@ namespace zbig {
 
 class ServedDatabase {
  public:
-  // Throws what open_storage throws; NotFound if the database has no transaction at `pinned`.
+  // Throws what open_storage throws, and what check_pinned() throws unless that has to wait: a
+  // shared database needs a thread, which a fork would lose.
   ServedDatabase(const std::string& url, std::optional<Tid> pinned);
+  // Throws NotFound if the database has no transaction at the pinned tid.
+  void check_pinned();
 
   const std::string& url() const { return storage_->url(); }
   bool pinned() const { return pinned_.has_value(); }

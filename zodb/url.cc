@@ -47,6 +47,8 @@ std::string percent_encode(std::string_view text, std::string_view reserved) {
   return out;
 }
 
+bool is_shared_url(std::string_view url) { return url.starts_with("zeo://"); }
+
 std::map<std::string, std::string> parse_query(std::string_view query, std::string_view url) {
   std::map<std::string, std::string> options;
   while (!query.empty()) {

@@ -5,6 +5,7 @@
 #include <random>
 #include <utility>
 
+#include "zodb/error_word.h"
 #include "zodb/zeo/server_error.h"
 #include "zodb/zeo/transaction_oids.h"
 
@@ -31,26 +32,6 @@ milliseconds jitter(milliseconds delay) {
 
 std::string seconds(milliseconds time) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
-}
-
-// Throws again what was thrown in another thread.
-[[noreturn]] void throw_copy(const Error& error) {
-  switch (error.code()) {
-    case ErrorCode::kCorrupt:
-      throw Corrupt(error.what());
-    case ErrorCode::kReadOnly:
-      throw ReadOnly(error.what());
-    case ErrorCode::kUnsupported:
-      throw Unsupported(error.what());
-    case ErrorCode::kInvalid:
-      throw Invalid(error.what());
-    case ErrorCode::kNotFound:
-      throw NotFound(error.what());
-    case ErrorCode::kUnavailable:
-      throw Unavailable(error.what());
-    default:
-      throw Failed(error.what());
-  }
 }
 
 }  // namespace
@@ -85,7 +66,7 @@ void Link::start() {
 void Link::check_not_given_up() {
   if (!has_given_up_) return;
   const std::lock_guard lock(mutex_);
-  throw_copy(*given_up_);
+  throw_error(given_up_->code(), given_up_->what());
 }
 
 std::shared_ptr<Channel> Link::ready(const Patience& patience) {
@@ -98,9 +79,9 @@ std::shared_ptr<Channel> Link::ready(const Patience& patience) {
   const auto usable = [&] { return ready_ && !ready_->ended(); };
   const bool answered = changed_.wait_until(lock, patience.deadline,
                                             [&] { return usable() || given_up_ || hopeless(); });
-  if (given_up_) throw_copy(*given_up_);
+  if (given_up_) throw_error(given_up_->code(), given_up_->what());
   if (usable()) return ready_;
-  if (answered) throw_copy(*last_failure_);
+  if (answered) throw_error(last_failure_->code(), last_failure_->what());
   throw Unavailable((last_failure_ ? std::string(last_failure_->what()) : name_ + ": no answer") +
                     "; waited " + seconds(options_.wait_timeout));
 }
@@ -196,7 +177,9 @@ void Link::on_open(Channel&) {
   call("register", args, [this](const Message& reply) {
     if (reply.is_exception()) throw_server_error(reply, "storage '" + options_.storage + "'");
     // A storage without transactions may say None.
-    registered_ = Tid{id_of(reply.args()).value_or(0)};
+    const auto tid = id_of(reply.args());
+    if (!tid && !reply.args().is_none()) throw Corrupt("register gave no tid");
+    registered_ = Tid{tid.value_or(0)};
     ask_missed(begun_ ? feed_.head() : kMaxTid);
   });
 }
