@@ -359,6 +359,8 @@ bool Database::end_by_force(Device& device, std::uint64_t& dirty) {
 }
 
 DetachOutcome Database::detach(const std::string& name, bool discard, bool force) {
+  // Whoever has the gate may be waiting for a server that is stuck, and so would we.
+  if (force) server_.end_if_stuck(kForcedRequestDeadline);
   const auto pass = enter("detach " + name);
   Device& device = find(name);
   DetachOutcome outcome;

@@ -145,7 +145,7 @@ class Database {
     bool served = false;   // the server has it
     bool settled = false;  // D4; the gate's holder's
     Tid settled_at;        // the view that it was settled at last; the gate's holder's
-    bool claimed = false;  // and therefore behind, as last heard
+    bool claimed = false;  // and therefore behind
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
     std::uint64_t overlay_bytes = 0;

@@ -45,6 +45,7 @@ void Database::note_moved(Device& device, const Json& reply) {
   const auto at = Tid::parse_hex(reply.value("at", ""));
   const std::lock_guard lock(mutex_);
   if (at) device.at = *at;
+  device.claimed = false;  // or it would not have moved
   device.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
 }
 

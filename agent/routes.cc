@@ -210,12 +210,9 @@ Json to_json(const CommitOutcome& outcome) {
 Json to_json(const std::vector<BlockConflict>& blocks) {
   Json list = Json::array();
   for (const BlockConflict& block : blocks) {
-    Json json = {{"volume", block.volume},
-                 {"block", block.block},
-                 {"offset", block.offset},
-                 {"base_tid", block.base_tid.hex()},
-                 {"tid", block.tid.hex()},
-                 {"user", block.user},
+    Json json = {{"volume", block.volume},          {"block", block.block},
+                 {"offset", block.offset},          {"base_tid", block.base_tid.hex()},
+                 {"tid", block.tid.hex()},          {"user", block.user},
                  {"description", block.description}};
     for (const Extent& extent : block.pages) {
       json["pages"].push_back({{"offset", extent.offset}, {"length", extent.length}});
@@ -399,8 +396,9 @@ HttpResponse answer_request(Agent& agent, const HttpRequest& request) noexcept {
     try {
       return dispatch(agent, request);
     } catch (const CommitConflict& error) {
-      const bool merged = std::any_of(error.blocks.begin(), error.blocks.end(),
-                                      [](const BlockConflict& block) { return !block.pages.empty(); });
+      const bool merged =
+          std::any_of(error.blocks.begin(), error.blocks.end(),
+                      [](const BlockConflict& block) { return !block.pages.empty(); });
       return error_response(
           error.code(), error.what(),
           merged ? "both changed the same pages: `zbig abort` gives up this device's changes and "

@@ -161,6 +161,23 @@ void Server::start() {
   log_line("server " + std::to_string(pid()) + " serves " + url_);
 }
 
+void Server::end_if_stuck(milliseconds patience) const {
+  const auto begin = Clock::now();
+  try {
+    request({{"op", "hello"}}, patience);
+    return;
+  } catch (const Unavailable&) {
+    // One that is dead, or is being started, refuses at once.
+    if (Clock::now() - begin < patience) return;
+  }
+  if (const auto process = ServiceProcess::find(folder_ + "/lock")) {
+    log_line("server " + std::to_string(process->pid()) + " of " + url_ +
+             " does not answer, ending it");
+    process->kill();
+    process->wait_end(milliseconds(2000));
+  }
+}
+
 void Server::stop() {
   if (process_) process_->stop(milliseconds(5000));
   process_.reset();

@@ -62,6 +62,9 @@ class Server {
   bool alive() const { return process_ && process_->alive(); }
   int pidfd() const { return process_ ? process_->pidfd() : -1; }
   pid_t pid() const { return process_ ? process_->pid() : 0; }
+  // Ends it if it is there and does not answer within `patience`; what it was asked fails then. Any
+  // thread.
+  void end_if_stuck(std::chrono::milliseconds patience) const;
   // Ends it and removes its files.
   void stop();
 

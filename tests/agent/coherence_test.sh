@@ -7,7 +7,7 @@
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
 source "$(dirname "$0")/lib.sh"
-need_fuse
+need_mapped
 need python3
 
 db=$work/Data.fs
@@ -16,8 +16,8 @@ zbig create "$db" /A --size 8M --block-size 256K
 yes 'what was there before' | tr '\n' '.' | head -c 8388608 > "$work/text" || true
 zbig import "$db" /A "$work/text" > /dev/null
 start_agent
-expect 0 zbig attach "$db" /A --name "$name" --fuse "$work/here"
-expect 0 zbig attach "$db" /A --name "$name-2" --fuse "$work/other"
+expect 0 attach_mapped "$name" "$work/here"
+expect 0 attach_mapped "$name-2" "$work/other"
 
 coproc MAPPING { exec held_mapping "$work/here" 2> "$work/mapping.err"; }
 mapping=$MAPPING_PID
@@ -76,7 +76,7 @@ same "state" "$(status_of "$name" state)" clean
 
 step "refresh shows at once"
 expect 0 zbig detach "$name-2"
-expect 0 zbig attach "$db" /A --name "$name-3" --fuse "$work/still" --follow manual
+expect 0 attach_mapped "$name-3" "$work/still" --follow manual
 exec {still}< <(exec held_mapping "$work/still" < <(
     echo read 100 4
     until [ -e "$work/refreshed" ]; do sleep 0.02; done
@@ -97,7 +97,7 @@ kill -9 "$(server_pid)"
 until_true 15 is_state "$name" clean || fail "state $(status_of "$name" state)"
 expect 0 zbig refresh "$name-3"
 expect 0 zbig detach "$name-3"
-expect 0 zbig attach "$db" /A --name "$name-2" --fuse "$work/other"
+expect 0 attach_mapped "$name-2" "$work/other"
 through_other 200 after-death
 ask await 200 after-death 10
 [ "$reply" != never ] || fail "the mapping is stale after the server's death"

@@ -3,7 +3,7 @@
 // A program that maps a file once and keeps it: it reads commands from standard input, one a line,
 // and answers each with a line.
 //
-//   held_mapping FILE
+//   held_mapping FILE [locked]
 //
 //   read OFFSET LENGTH          the bytes there
 //   write OFFSET TEXT           "written"; the change is left in the kernel
@@ -40,7 +40,7 @@ static int fail(const char* what) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 2) return fail("usage: held_mapping FILE");
+  if (argc < 2 || argc > 3) return fail("usage: held_mapping FILE [locked]");
   const int fd = open(argv[1], O_RDWR);
   if (fd < 0) return fail(argv[1]);
   const off_t end_of_file = lseek(fd, 0, SEEK_END);  // of a block device too
@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   char* bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (bytes == MAP_FAILED) return fail("mmap");
   close(fd);
+  if (argc == 3 && mlock(bytes, size) != 0) return fail("mlock");
   signal(SIGBUS, lost);
   setvbuf(stdout, NULL, _IOLBF, 0);
 

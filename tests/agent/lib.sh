@@ -56,6 +56,24 @@ show_logs() {
 # shellcheck disable=SC2016
 at_end '[ "$status" = 0 ] || [ "$status" = 77 ] || show_logs 2> /dev/null'
 
+# Tests of mapped devices run with each front end: as FUSE files on every machine, as /dev/nbdX in
+# tests/vm. need_mapped skips the test where the one that $FRONT_END says cannot be had;
+# attach_mapped DEVICE PATH OPTION...: attaches $db's volume /A, so that PATH is the device.
+front_end=${FRONT_END:-fuse}
+need_mapped() {
+    [ "$front_end" = nbd ] || need_fuse
+}
+attach_mapped() {
+    local device=$1 path=$2
+    shift 2
+    if [ "$front_end" = nbd ]; then
+        zbig attach "$db" /A --name "$device" --nbd "$@" > /dev/null || return
+        ln -sfn "/dev/zbig/$device" "$path"
+    else
+        zbig attach "$db" /A --name "$device" --fuse "$path" "$@" > /dev/null
+    fi
+}
+
 need_fuse() {
     need fusermount3
     [ -w /dev/fuse ] || skip "/dev/fuse is not there for this user"

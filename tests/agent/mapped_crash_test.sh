@@ -8,7 +8,7 @@
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
 source "$(dirname "$0")/lib.sh"
-need_fuse
+need_mapped
 
 run_time=${SECONDS_TO_RUN:-15}
 seed=${SEED:-$RANDOM}
@@ -19,7 +19,7 @@ name=zbt$$
 size=4194304
 zbig create "$db" /A --size "$size" --block-size 256K
 start_agent
-zbig attach "$db" /A --name "$name" --fuse "$work/here" --format "${FORMAT:-ZBlk1}" > /dev/null
+attach_mapped "$name" "$work/here" --format "${FORMAT:-ZBlk1}"
 zbig attach "$db" /A --name "$name-2" --socket-only --format ZBlk0 > /dev/null
 other=$(status_of "$name-2" nbd)
 mapped_writer "$work/here" "$run_time" "$seed" "$work/model" > "$work/writer" 2>&1 &

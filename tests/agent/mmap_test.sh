@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# A legacy program in C maps the FUSE file and changes random bytes; `zbig commit`, without an
+# A legacy program in C maps the device and changes random bytes; `zbig commit`, without an
 # msync of the program; the database must hold what the same program makes of a plain file.
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
 source "$(dirname "$0")/lib.sh"
-need_fuse
+need_mapped
 
 db=$work/Data.fs
 name=zbt$$
@@ -16,7 +16,7 @@ truncate -s 10M "$work/model"
 for format in ZBlk0 ZBlk1 auto; do
     for ending in none msync fsync; do
         step "$format, $ending"
-        zbig attach "$db" /A --name "$name" --fuse "$work/file" --format "$format" > /dev/null
+        attach_mapped "$name" "$work/file" --format "$format"
         for round in 1 2 3; do
             seed=$((RANDOM * 32768 + RANDOM))
             mmap_writer "$work/file" "$seed" "$((round * round * 30))" "$ending"

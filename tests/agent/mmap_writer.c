@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static uint64_t state;
@@ -44,9 +43,9 @@ int main(int argc, char** argv) {
 
   const int fd = open(argv[1], O_RDWR);
   if (fd < 0) return fail(argv[1]);
-  struct stat found;
-  if (fstat(fd, &found) != 0) return fail("fstat");
-  const size_t size = (size_t)found.st_size;
+  const off_t end_of_file = lseek(fd, 0, SEEK_END);  // of a block device too
+  if (end_of_file <= 0) return fail("lseek");
+  const size_t size = (size_t)end_of_file;
   unsigned char* bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (bytes == MAP_FAILED) return fail("mmap");
 
