@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/fake_zeo.h"
+#include "tests/support/python.h"
+#include "tests/support/zeo_proxy.h"
+#include "tests/support/zeo_server.h"
+#include "zodb/error.h"
+#include "zodb/zeo/zeo.h"
+
+// Lines that break and heal, what was missed meanwhile, and how calls share a line.
+
+namespace zbig {
+namespace {
+
+using std::chrono::milliseconds;
+using test::ZeoProxy;
+using test::ZeoServer;
+using Clock = std::chrono::steady_clock;
+
+Bytes record_of(int number) {
+  Bytes record;
+  append(record, std::string("\x80\x03"
+                             "cexample\nThing\n.\x80\x03") +
+                     "K");
+  record.push_back(static_cast<std::byte>(number & 0x7f));
+  append(record, ".");
+  return record;
+}
+
+Tid store(Storage& storage, Oid oid, Tid base, int number) {
+  const auto transaction = storage.begin({});
+  transaction->store(oid, base, record_of(number));
+  transaction->vote();
+  return transaction->finish();
+}
+
+std::string address(const ZeoServer& server) {
+  const std::string& url = server.url();
+  return url.substr(6, url.find('?') - 6);
+}
+
+class ZeoReconnect : public testing::Test {
+ protected:
+  void SetUp() override {
+    server_ = ZeoServer::start({.conf = "msgpack true"});
+    if (!server_) GTEST_SKIP() << test::Python::kMissing;
+    proxy_ = std::make_unique<ZeoProxy>(address(*server_), nullptr);
+    writer_ = open_zeo(server_->url(), OpenMode::kWrite);
+    reader_ = open_zeo(proxy_->url() + "&wait_timeout=20", OpenMode::kRead);
+    oid_ = writer_->new_oid();
+    other_ = writer_->new_oid();
+    store(*writer_, other_, kNoTid, 99);
+    tid_ = first_ = store(*writer_, oid_, kNoTid, 0);
+    EXPECT_EQ(reader_->sync(), tid_);
+    EXPECT_EQ(reader_->load(oid_, tid_)->data, record_of(0));
+    EXPECT_EQ(reader_->load(other_, tid_)->data, record_of(99));
+  }
+
+  void misses(int transactions) {
+    proxy_->refuse(true);
+    proxy_->cut();
+    for (int i = 1; i <= transactions; ++i) tid_ = store(*writer_, oid_, tid_, i);
+    proxy_->refuse(false);
+  }
+
+  void knows_everything(int transactions) {
+    EXPECT_EQ(reader_->sync(), tid_);
+    EXPECT_EQ(reader_->load(oid_, tid_)->data, record_of(transactions));
+    EXPECT_EQ(reader_->load(oid_, first_)->data, record_of(0));
+    EXPECT_EQ(reader_->load(other_, tid_)->data, record_of(99));
+    EXPECT_EQ(reader_->changed_oids(first_, tid_), std::vector<Oid>{oid_});
+  }
+
+  std::unique_ptr<ZeoServer> server_;
+  std::unique_ptr<ZeoProxy> proxy_;
+  std::unique_ptr<Storage> writer_;
+  std::unique_ptr<Storage> reader_;
+  Oid oid_;
+  Oid other_;
+  Tid first_;
+  Tid tid_;
+};
+
+TEST_F(ZeoReconnect, LineThatHeals_BringsWhatWasMissed) {
+  std::atomic<Tid> told{kNoTid};
+  const auto subscription = reader_->subscribe([&](Tid tid, std::span<const Oid>) { told = tid; });
+  misses(3);
+  knows_everything(3);
+  EXPECT_EQ(told.load(), tid_);
+  // More than the server remembers: then everything is looked at anew.
+  misses(120);
+  knows_everything(120);
+  EXPECT_EQ(told.load(), tid_);
+  // And then it goes on as before.
+  tid_ = store(*writer_, oid_, tid_, 121);
+  knows_everything(121);
+}
+
+TEST_F(ZeoReconnect, ReadersDuringARestart_GetTheirDataLate) {
+  std::atomic<int> loaded = 0;
+  const Tid head = tid_;
+  std::jthread thread([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      // Not from the cache: a storage of its own.
+      const auto fresh = open_zeo(proxy_->url(), OpenMode::kRead);
+      EXPECT_EQ(fresh->load(oid_, head)->data, record_of(0));
+      ++loaded;
+    }
+  });
+  while (loaded < 3) std::this_thread::sleep_for(milliseconds(5));
+  server_->kill();
+  std::this_thread::sleep_for(milliseconds(300));
+  server_->start_again();
+  const int before = loaded;
+  const auto deadline = Clock::now() + std::chrono::seconds(20);
+  while (loaded < before + 3 && Clock::now() < deadline) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  EXPECT_GE(loaded, before + 3);
+}
+
+TEST_F(ZeoReconnect, FrozenServer_IsUnavailableInTimeAndFineAfterwards) {
+  const auto impatient = open_zeo(server_->url() + "&wait_timeout=1", OpenMode::kWrite);
+  EXPECT_EQ(impatient->sync(), tid_);
+  server_->freeze();
+  const auto begin = Clock::now();
+  EXPECT_THROW(impatient->sync(), Unavailable);
+  EXPECT_THROW(impatient->load(oid_, tid_), Unavailable);
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(6));
+  server_->thaw();
+  EXPECT_EQ(reader_->sync(), tid_);
+  EXPECT_EQ(open_zeo(server_->url(), OpenMode::kRead)->load(oid_, tid_)->data, record_of(0));
+  EXPECT_EQ(impatient->load(oid_, tid_)->data, record_of(0));
+}
+
+TEST_F(ZeoReconnect, OlderDatabase_IsRefusedForGood) {
+  const std::string older = server_->folder() + "/older.fs";
+  std::filesystem::copy_file(server_->file(), older);
+  const Tid now = store(*writer_, oid_, tid_, 1);
+  EXPECT_EQ(reader_->sync(), now);
+  server_->stop();
+  std::filesystem::rename(older, server_->file());
+  std::filesystem::remove(server_->file() + ".index");
+  server_->start_again();
+  EXPECT_THROW(reader_->sync(), Corrupt);
+  EXPECT_THROW(reader_->load(oid_, now), Corrupt);
+  // Even when it has gone on, differently.
+  const auto fresh = open_zeo(server_->url(), OpenMode::kWrite);
+  EXPECT_EQ(fresh->sync(), tid_);
+  store(*fresh, oid_, tid_, 2);
+  EXPECT_THROW(writer_->sync(), Corrupt);
+  EXPECT_THROW(store(*writer_, oid_, now, 3), Corrupt);
+  try {
+    reader_->sync();
+    FAIL();
+  } catch (const Corrupt& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("transaction " + now.hex() + " is not there"));
+  }
+}
+
+TEST(ZeoLoads, OfTwoThreadsForOneObject_ShareACall) {
+  std::atomic<int> calls = 0;
+  test::FakeZeo server(test::frame(as_bytes("M5")), [&](const zeo::Message& call) {
+    if (call.name() == "getInvalidations") {
+      return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
+    }
+    if (call.name() != "loadBefore") return Bytes();
+    ++calls;
+    std::this_thread::sleep_for(milliseconds(200));
+    return test::reply(call.id(), test::packed_list({test::packed_bytes("data"), test::packed_id(5),
+                                                     test::kPackedNone}));
+  });
+  const auto storage = open_zeo(server.url(), OpenMode::kRead);
+  storage->sync();
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] { EXPECT_EQ(storage->load(Oid{1}, Tid{9})->serial, Tid{5}); });
+    }
+  }
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(ZeoLoads, OfABatch_AreAllAskedForBeforeTheFirstAnswer) {
+  // Answers when it has been asked for all, and the last first.
+  constexpr std::size_t kObjects = 100;
+  std::vector<Bytes> answers;
+  test::FakeZeo server(test::frame(as_bytes("M5")), [&](const zeo::Message& call) {
+    if (call.name() == "getInvalidations") {
+      return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
+    }
+    if (call.name() != "loadBefore") return Bytes();
+    const Bytes oid = test::packed_id(*zeo::id_of((*zeo::sequence(call.args()))[0]));
+    answers.push_back(
+        test::reply(call.id(), test::packed_list({oid, test::packed_id(5), test::kPackedNone})));
+    Bytes out = test::server_call("info", test::packed_list({}));
+    if (answers.size() < kObjects) return out;
+    for (std::size_t i = kObjects; i-- > 0;) append(out, ByteView(answers[i]));
+    return out;
+  });
+  const auto storage = open_zeo(server.url(), OpenMode::kRead);
+  storage->sync();
+  std::vector<Oid> oids;
+  for (std::size_t i = 0; i < kObjects; ++i) oids.push_back(Oid{i + 1});
+  std::vector<std::optional<Record>> records(kObjects);
+  storage->load(oids, Tid{9}, Storage::kMaxLoad, records);
+  for (std::size_t i = 0; i < kObjects; ++i) {
+    EXPECT_EQ(get_be<8>(records[i]->data.data()), oids[i].value);
+  }
+}
+
+}  // namespace
+}  // namespace zbig
