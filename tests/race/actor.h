@@ -37,7 +37,7 @@ class Actor {
   // Until it is told to stop. Throws Violation.
   virtual void run(std::stop_token stop) = 0;
   virtual std::string report() const = 0;
-  // It did what it is for at least once.
+  // It tried what it is for at least once.
   virtual bool took_part() const = 0;
 
  protected:
@@ -68,7 +68,7 @@ class Writer : public Actor {
   Writer(const Arena& arena, Names devices, bool follows, unsigned number, unsigned seed);
   void run(std::stop_token stop) override;
   std::string report() const override;
-  bool took_part() const override { return commits_ > 0; }
+  bool took_part() const override { return commits_ + conflicts_ > 0; }
 
  private:
   std::optional<std::string> begin();
