@@ -58,8 +58,8 @@ int connect_to(const Socket& socket, const std::string& path) {
              : errno;
 }
 
-// False if the agent has closed: one that refuses a request early does so after its answer, which is
-// to be read then.
+// False if the agent has closed: one that refuses a request early does so after its answer, which
+// is to be read then.
 bool send_all(const Socket& socket, std::string_view text, const std::string& path) {
   for (std::size_t done = 0; done < text.size();) {
     const ssize_t n = ::send(socket.fd(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
@@ -219,7 +219,8 @@ void AgentClient::start_if_needed() const {
 
 void AgentClient::throw_no_agent(int error) const {
   throw AdvisedError(
-      ErrorCode::kUnavailable, "no agent at " + socket_ + ": " + std::generic_category().message(error),
+      ErrorCode::kUnavailable,
+      "no agent at " + socket_ + ": " + std::generic_category().message(error),
       error == EACCES ? "it is another user's; become that user, or choose a socket with --socket"
                       : "start it: zbigd" + (chosen_ ? " --socket " + socket_ : std::string()));
 }
@@ -229,8 +230,10 @@ Json AgentClient::request(const std::string& method, const std::string& target, 
   const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (const int error = connect_to(socket, socket_); error != 0) throw_no_agent(error);
   const std::string text = body.is_null() ? "" : dump(body);
-  send_all(socket, header_of(method + " " + target, text.empty() ? "" : "application/json",
-                             text.size()) + text, socket_);
+  send_all(
+      socket,
+      header_of(method + " " + target, text.empty() ? "" : "application/json", text.size()) + text,
+      socket_);
   return answer_of(receive_all(socket, timeout, socket_), socket_);
 }
 
@@ -238,8 +241,8 @@ Json AgentClient::upload(const std::string& target, int fd, std::uint64_t size,
                          const std::function<void(std::uint64_t)>& sent) const {
   const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (const int error = connect_to(socket, socket_); error != 0) throw_no_agent(error);
-  bool open = send_all(socket, header_of("POST " + target, "application/octet-stream", size),
-                       socket_);
+  bool open =
+      send_all(socket, header_of("POST " + target, "application/octet-stream", size), socket_);
   std::string buffer(256u << 10, '\0');
   for (std::uint64_t done = 0; open && done < size;) {
     const auto wanted = std::min<std::uint64_t>(buffer.size(), size - done);

@@ -233,7 +233,10 @@ int status(const Arguments& arguments) {
 constexpr std::array<Option, 6> kCommitOptions{{
     {"message", 'm', "TEXT", "the description of the transaction"},
     {"user", '\0', "NAME", "who makes it"},
-    {"merge", '\0', {}, "where others changed the same block, take their changes of pages that were not "
+    {"merge",
+     '\0',
+     {},
+     "where others changed the same block, take their changes of pages that were not "
      "changed here"},
     {"freeze", '\0', "none|fs|cgroup=PATH",
      "what to stop meanwhile; default and only one in this "

@@ -29,9 +29,7 @@ constexpr std::array<Option, 5> kOptions{{
 }};
 
 std::string_view word_of(BlockFormat format) {
-  return format == BlockFormat::kZBlk1  ? "ZBlk1"
-         : format == BlockFormat::kAuto ? "auto"
-                                        : "ZBlk0";
+  return format == BlockFormat::kZBlk1 ? "ZBlk1" : format == BlockFormat::kAuto ? "auto" : "ZBlk0";
 }
 
 BlockFormat format_of(const Arguments& arguments) {
@@ -51,12 +49,12 @@ std::optional<std::string> import_by_agent(const Arguments& arguments,
   const std::string url = arguments[0].find("://") == std::string::npos
                               ? std::filesystem::absolute(arguments[0]).lexically_normal().string()
                               : arguments[0];
-  const std::string target =
-      "/v1/import?url=" + percent_encoded(url) + "&volume=" + percent_encoded(request.volume) +
-      "&offset=" + std::to_string(request.offset) +
-      "&format=" + std::string(word_of(request.format)) +
-      "&message=" + percent_encoded(request.meta.description) +
-      "&user=" + percent_encoded(request.meta.user);
+  const std::string target = "/v1/import?url=" + percent_encoded(url) +
+                             "&volume=" + percent_encoded(request.volume) +
+                             "&offset=" + std::to_string(request.offset) +
+                             "&format=" + std::string(word_of(request.format)) +
+                             "&message=" + percent_encoded(request.meta.description) +
+                             "&user=" + percent_encoded(request.meta.user);
   const Input input(arguments[2]);
   const ImportFile file = input.file();
   Progress progress("import " + request.volume);
@@ -92,11 +90,11 @@ int run(const Arguments& arguments) {
   }
   const Input input(arguments[2]);
   Progress progress("import " + request.volume);
-  const CommitResult result = import_file(*storage, request, input.file(),
-                                          [&](std::uint64_t done, std::uint64_t total) {
-                                            check_interrupt();
-                                            progress.update(done, total);
-                                          });
+  const CommitResult result =
+      import_file(*storage, request, input.file(), [&](std::uint64_t done, std::uint64_t total) {
+        check_interrupt();
+        progress.update(done, total);
+      });
   std::cout << (result.tid ? result.tid->hex() : "nothing changed") << "\n";
   return 0;
 }

@@ -50,7 +50,7 @@ refused 2 "only one of" zbig attach "$db" /A --socket-only --fuse "$work/x"
 refused 2 "/dev/nbdN is wanted" zbig attach "$db" /A --nbd=/dev/sda
 refused 2 "only one of" zbig attach "$db" /A --nbd --socket-only
 refused 4 "" zbig attach "$db" /A --at 7fffffffffffff00 --socket-only
-refused 1 "zeo" zbig attach zeo://localhost:1 /A --socket-only
+refused 6 "localhost:1" zbig attach 'zeo://localhost:1?wait_timeout=1' /A --socket-only
 mkdir "$work/folder"
 if zbig attach "$work/folder" /A --socket-only 2> /dev/null; then fail "a folder is no database"; fi
 same "devices" "$(zbig status --json)" "[]"

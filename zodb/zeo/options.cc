@@ -11,8 +11,8 @@ namespace zbig::zeo {
 namespace {
 
 constexpr std::string_view kScheme = "zeo://";
-constexpr std::uint16_t kDefaultPort = 9991;  // zodburi's
-constexpr std::uint64_t kMostSeconds = 24 * 3600;
+constexpr std::uint16_t kDefaultPort = 9991;   // zodburi's
+constexpr std::uint64_t kMostSeconds = 86400;  // a day
 constexpr std::uint64_t kMostCache = std::uint64_t{1} << 40;
 
 class Parser {
