@@ -109,6 +109,7 @@ DeviceStatus Agent::attach(const AttachRequest& request) {
   record.follow = request.follow;
   record.format = request.format ? *request.format : block_format_from_environment();
   record.size = request.size;
+  record.wait_for_room = request.wait_for_room;
   record.front_end = request.front_end;
   auto database = database_of(record.url);
   try {

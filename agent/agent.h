@@ -32,6 +32,7 @@ struct AttachRequest {
   std::optional<BlockFormat> format;  // otherwise $WENDELIN_CORE_ZBLK_FMT, otherwise ZBlk0
   bool follow = true;
   std::uint64_t size = 0;
+  bool wait_for_room = true;
 };
 
 class Agent {

@@ -197,7 +197,8 @@ void Database::serve(Device& device, bool resume) {
                   {"at", at},
                   {"resume", resume},
                   {"size", record.size},
-                  {"read_only", record.read_only}};
+                  {"read_only", record.read_only},
+                  {"on_full", record.wait_for_room ? "wait" : "error"}};
   if (!record.read_only) request["overlay"] = context_.store->overlay(record.name);
   const Json reply = server_.request(request);
   const auto shown = Tid::parse_hex(reply.value("at", ""));
@@ -316,7 +317,13 @@ void Database::forget(Device& device, bool discard, bool keep, bool force) {
       device.record.attached = false;
       device.served = false;
     }
-    save(device);
+    try {
+      save(device);
+    } catch (const NoSpace& error) {
+      // It is gone from here all the same; an agent that is started before there is room and
+      // somebody attached it again brings it back, with its writes.
+      log_line("detach " + record.name + ": " + error.what());
+    }
     return;
   }
   context_.store->remove(record.name);
@@ -484,6 +491,9 @@ std::vector<DeviceStatus> Database::status() {
       status.waits_for = live->second.error;
     } else {
       status.state = device->dirty_bytes > 0 ? "dirty" : "clean";
+    }
+    if (status.waits_for.empty() && live != served.end() && !live->second.full.empty()) {
+      status.waits_for = "room for what is not committed: " + live->second.full;
     }
     if (status.waits_for.empty() && !device->record.read_only) status.waits_for = lock_problem_;
     if (status.waits_for.empty() && !device->committing) status.waits_for = operation;

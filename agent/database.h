@@ -146,6 +146,8 @@ class Database {
     bool settled = false;  // D4; the gate's holder's
     Tid settled_at;        // the view that it was settled at last; the gate's holder's
     bool claimed = false;  // and therefore behind
+    bool claimed = false;  // and therefore behind, as last heard
+    bool waits_for_room = false;  // as was logged; the keeper's
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
     std::uint64_t overlay_bytes = 0;
@@ -175,6 +177,7 @@ class Database {
   std::vector<Device*> attached_devices();
 
   // database_view.cc
+  bool sync_unless_full(Device& device, std::chrono::milliseconds patience);
   bool move_view(Device& device, const std::string& to);
   bool note_claim(Device& device);
   void refuse_claimed(Device& device);
@@ -200,6 +203,7 @@ class Database {
   std::string recover();
   void recover_device(Device& device, const ServedDevice* known);
   void watch_processes();
+  void watch_room();
   void wake_keeper();
 
   const Context context_;

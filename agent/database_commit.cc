@@ -198,7 +198,12 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      front_of(*device).sync(kSyncDeadline);
+      if (sync_unless_full(*device, kSyncDeadline)) continue;
+      throw HintedError(
+          ErrorCode::kNoSpace,
+          "device " + device->record.name + ": " + served_status(*device, Server::kDeadline).full,
+          "what programs wrote to it does not fit on the disk: make room there and commit again, or "
+          "give it up with `zbig abort`");
     }
     frozen = freeze_all(devices);
     outcome = commit_frozen(frozen, request);

@@ -89,6 +89,23 @@ void Database::watch_processes() {
   }
 }
 
+// The server says it too, but its log may be on the very disk that is full.
+void Database::watch_room() {
+  try {
+    for (const auto& [name, served] : server_.status(milliseconds(1000))) {
+      const std::lock_guard lock(mutex_);
+      const auto at = devices_.find(name);
+      if (at == devices_.end() || at->second->waits_for_room == !served.full.empty()) continue;
+      at->second->waits_for_room = !served.full.empty();
+      log_line("device " + name +
+               (served.full.empty() ? ": there is room again"
+                                    : ": writers wait for room: " + served.full));
+    }
+  } catch (const Error&) {
+    // The server is looked after elsewhere.
+  }
+}
+
 void Database::look_after() {
   const std::vector<Device*> devices = attached_devices();
   if (devices.empty()) {
@@ -124,6 +141,7 @@ void Database::look_after() {
              std::to_string(backoff_.count()) + " ms");
     return;
   }
+  watch_room();
   const bool writable = std::any_of(devices.begin(), devices.end(),
                                     [](const Device* device) { return !device->record.read_only; });
   if (writable && !storage_) {

@@ -21,6 +21,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSyncDeadline{60 * 1000};
+constexpr milliseconds kSyncSlice{5000};
 
 }  // namespace
 
@@ -80,6 +81,22 @@ void Database::refuse_claimed(Device& device) {
                     "unmount it first");
 }
 
+// Brings what programs wrote to the server. False if it waits there for room on the disk, which only
+// a person can make.
+bool Database::sync_unless_full(Device& device, milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (true) {
+    try {
+      front_of(device).sync(std::min(patience, kSyncSlice));
+      return true;
+    } catch (const Unavailable&) {
+      if (!server_.alive()) throw;
+      if (!served_status(device, Server::kDeadline).full.empty()) return false;
+      if (std::chrono::steady_clock::now() > deadline) throw;
+    }
+  }
+}
+
 void Database::refresh(const std::string& name) {
   const auto pass = enter("refresh " + name);
   Device& device = find_usable(name);
@@ -101,11 +118,17 @@ void Database::abort(const std::string& name) {
   if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
   refuse_claimed(device);
   // Writes that are still in the kernel must be given up too, not appear afterwards.
-  front_of(device).sync(kSyncDeadline);
+  int full = 0;
+  while (!sync_unless_full(device, kSyncDeadline)) {
+    // They find no room: what is on the disk goes first, and makes some. A program that never stops
+    // to write fills it again.
+    if (++full > 10) throw NoSpace("device " + name + ": " + served_status(device, Server::kDeadline).full);
+    server_.request({{"op", "abort"}, {"device", name}});
+  }
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
   note_moved(device, reply);
   device.settled = false;
-  front_of(device).discard_pages(stale_pages_of(reply), kSyncDeadline);  // what was given up, too
+  front_of(device).discard_pages(full > 0 ? all_pages() : stale_pages_of(reply), kSyncDeadline);  // what was given up, too
   say_settled(device);
 }
 

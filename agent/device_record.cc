@@ -82,6 +82,7 @@ std::string to_text(const DeviceRecord& record) {
                {"follow", record.follow},
                {"format", format_word(record.format)},
                {"size", record.size},
+               {"wait_for_room", record.wait_for_room},
                {"front_end", front_end_word(record.front_end)},
                {"fuse_path", record.fuse_path},
                {"made_fuse_path", record.made_fuse_path},
@@ -114,6 +115,7 @@ DeviceRecord device_record_from(const std::string& text) {
     if (!format) throw Failed("format " + json.at("format").dump());
     record.format = *format;
     record.size = json.at("size").get<std::uint64_t>();
+    record.wait_for_room = json.value("wait_for_room", true);
     const auto front_end = parse_front_end(json.at("front_end").get<std::string>());
     if (!front_end) throw Failed("front_end " + json.at("front_end").dump());
     record.front_end = *front_end;

@@ -32,7 +32,8 @@ struct DeviceRecord {
   std::optional<Tid> pinned;  // attached at a transaction; never moves
   bool follow = true;         // a clean view follows the head by itself
   BlockFormat format = BlockFormat::kZBlk0;
-  std::uint64_t size = 0;  // asked for; 0: the volume's own
+  std::uint64_t size = 0;     // asked for; 0: the volume's own
+  bool wait_for_room = true;  // writers, when the disk of the overlay is full
   FrontEndKind front_end = FrontEndKind::kFuse;
   std::string fuse_path;                     // of the FUSE file
   bool made_fuse_path = false;               // the mount point is ours to remove

@@ -183,6 +183,7 @@ Json to_json(const DeviceStatus& status) {
                {"follow", record.pinned   ? "pinned"
                           : record.follow ? "auto"
                                           : "manual"},
+               {"on_full", record.wait_for_room ? "wait" : "error"},
                {"feed", status.feed},
                {"waits_for", status.waits_for},
                {"last_commit", nullptr}};
@@ -283,6 +284,9 @@ HttpResponse attach(Agent& agent, const std::string& body) {
   const std::string follow = fields.text("follow").value_or("auto");
   if (follow != "auto" && follow != "manual") throw Invalid("follow: auto or manual is wanted");
   request.follow = follow == "auto";
+  const std::string on_full = fields.text("on_full").value_or("wait");
+  if (on_full != "wait" && on_full != "error") throw Invalid("on_full: wait or error is wanted");
+  request.wait_for_room = on_full == "wait";
   request.size = fields.number("size");
   fields.refuse_others();
   return {201, dump(to_json(agent.attach(request)))};

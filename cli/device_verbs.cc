@@ -62,7 +62,7 @@ std::uint64_t number(const Json& json, const char* key) {
 
 // --- attach
 
-constexpr std::array<Option, 11> kAttachOptions{{
+constexpr std::array<Option, 12> kAttachOptions{{
     {"name", '\0', "NAME", "what the device is called; default: the last part of VOLUME"},
     {"read-only", '\0', {}, "no writes, and no lock on the database"},
     {"at", '\0', "WHEN", "the volume as it was then, read-only"},
@@ -78,6 +78,9 @@ constexpr std::array<Option, 11> kAttachOptions{{
      "whether a device without changes of its own shows what others "
      "commit; default: auto"},
     {"size", '\0', "SIZE", "of the device, if it is to be larger than the volume"},
+    {"on-full", '\0', "wait|error",
+     "what a write gets when the disk that keeps uncommitted writes is full: it waits for room, or "
+     "fails (ENOSPC); default: wait"},
     kSocket,
     kJson,
 }};
@@ -101,6 +104,7 @@ Json attach_request(const Arguments& arguments) {
   if (arguments.has("socket-only")) request["front_end"] = "socket";
   if (const auto path = arguments.get("fuse")) request["fuse_path"] = absolute(*path);
   if (const auto follow = arguments.get("follow")) request["follow"] = *follow;
+  if (const auto on_full = arguments.get("on-full")) request["on_full"] = *on_full;
   if (const auto size = arguments.get("size")) request["size"] = parse_size(*size, "--size");
   const auto format = arguments.get("format");
   if (format && !parse_block_format(*format)) {

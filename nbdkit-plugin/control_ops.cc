@@ -155,6 +155,11 @@ Answer attach(ExportTable& exports, const Request& request) {
   config.size = request.bytes("size");
   config.read_only = request.flag("read_only");
   config.resume = request.flag("resume");
+  if (request.has("on_full")) {
+    const std::string on_full = request.text("on_full");
+    if (on_full != "wait" && on_full != "error") throw Invalid("'on_full' must be wait or error");
+    config.wait_for_room = on_full == "wait";
+  }
   if (!config.read_only) {
     config.overlay = request.text("overlay");
     if (config.overlay.front() != '/') throw Invalid("'overlay' must be an absolute path");
@@ -251,6 +256,7 @@ Json status_of(const Device& device) {
           {"overlay_bytes", device.overlay_bytes_on_disk()},
           {"read_only", config.read_only},
           {"settled", status.settled},
+          {"full", status.full.empty() ? Json() : Json(status.full)},
           {"error", status.error.empty() ? Json() : Json(status.error)}};
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <thread>
 #include <utility>
 
@@ -12,6 +13,7 @@ namespace zbig {
 namespace {
 
 constexpr std::chrono::seconds kClosePatience{10};
+constexpr std::chrono::milliseconds kRoomPoll{100};
 
 }  // namespace
 
@@ -75,6 +77,49 @@ ExtentList Device::data_extents(std::uint64_t offset, std::uint64_t length) cons
 void Device::prefetch(std::uint64_t offset, std::uint64_t length) const {
   const std::shared_ptr<const View> shown = view();
   if (offset < shown->size()) shown->prefetch(offset, std::min(length, shown->size() - offset));
+}
+
+template <class Write>
+void Device::with_room(Write write) {
+  bool waiting = false;
+  const auto stop_waiting = [&] {
+    std::lock_guard lock(mutex_);
+    if (waiting && --waiting_ == 0) {
+      std::cerr << "zbig: device " + config_.name + ": there is room again\n";
+    }
+    waiting = false;
+  };
+  for (;;) {
+    try {
+      write(*overlay());
+      return stop_waiting();
+    } catch (const NoSpace& error) {
+      if (!config_.wait_for_room) throw;
+      std::unique_lock lock(mutex_);
+      full_ = error.what();
+      if (!waiting && ++waiting_ == 1) {
+        std::cerr << "zbig: device " + config_.name + ": writers wait for room: " + full_ + "\n";
+      }
+      waiting = true;
+      changed_.wait_for(lock, kRoomPoll, [&] { return closed_; });
+    } catch (...) {
+      stop_waiting();
+      throw;
+    }
+    try {
+      overlay()->remove_doomed();
+    } catch (const Error&) {
+      // The next write tells what is wrong.
+    }
+  }
+}
+
+void Device::write(std::uint64_t offset, ByteView bytes) {
+  with_room([&](Overlay& overlay) { overlay.write(offset, bytes); });
+}
+
+void Device::zero(std::uint64_t offset, std::uint64_t length) {
+  with_room([&](Overlay& overlay) { overlay.zero(offset, length); });
 }
 
 void Device::flush() {
@@ -184,6 +229,7 @@ std::uint64_t Device::close(Close how) {
   {
     std::lock_guard lock(mutex_);
     closed_ = true;
+    changed_.notify_all();
     last = std::exchange(overlay_, nullptr);
     view_ = nullptr;
   }
@@ -200,7 +246,12 @@ std::uint64_t Device::close(Close how) {
 }
 
 Overlay::Status Device::status() const {
-  if (!config_.read_only) return overlay()->status();
+  if (!config_.read_only) {
+    Overlay::Status status = overlay()->status();
+    std::lock_guard lock(mutex_);
+    if (waiting_ > 0) status.full = full_;
+    return status;
+  }
   Overlay::Status status;
   status.at = status.base = view()->at();
   std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -29,6 +30,7 @@ struct DeviceConfig {
   bool resume = false;    // at the view that the overlay had last, if it still means something
   std::uint64_t size = 0;
   bool read_only = false;
+  bool wait_for_room = false;  // of writes that find the overlay's disk full; otherwise they fail
   std::string overlay;  // a directory; empty if read-only
 };
 
@@ -50,8 +52,8 @@ class Device {
   void read(std::uint64_t offset, std::span<std::byte> out) const;
   ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const;
   void prefetch(std::uint64_t offset, std::uint64_t length) const;
-  void write(std::uint64_t offset, ByteView bytes) { overlay()->write(offset, bytes); }
-  void zero(std::uint64_t offset, std::uint64_t length) { overlay()->zero(offset, length); }
+  void write(std::uint64_t offset, ByteView bytes);
+  void zero(std::uint64_t offset, std::uint64_t length);
   void flush();
   std::shared_ptr<const View> view() const;
 
@@ -86,6 +88,10 @@ class Device {
 
  private:
   std::shared_ptr<const View> first_view(std::optional<Overlay::Recorded> recorded) const;
+  // Runs a write, again and again while there is no room for it. Nothing is held meanwhile, so that
+  // a commit, an abort (which make room) and a detach go on. Throws Failed once it is closed.
+  template <class Write>
+  void with_room(Write write);
   std::optional<ExtentList> changes(const View& from, Tid to) const;
 
   const DeviceConfig config_;
@@ -95,6 +101,9 @@ class Device {
   std::mutex step_mutex_;  // one step of the agent at a time
 
   mutable std::mutex mutex_;
+  std::condition_variable changed_;  // closed_
+  std::uint64_t waiting_ = 0;        // writers, for room; guarded by mutex_, as is the next
+  std::string full_;                 // what the last of them was told
   bool closed_ = false;               // guarded by mutex_, and so are the next three
   std::shared_ptr<Overlay> overlay_;  // null if read-only
   std::shared_ptr<const View> view_;  // of a read-only device, and so is the next

@@ -111,6 +111,14 @@ void File::zero(std::uint64_t offset, std::uint64_t length) const {
   }
 }
 
+void File::allocate(std::uint64_t offset, std::uint64_t length) const {
+  const int result = retry([&] {
+    return fallocate(fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                     static_cast<off_t>(length));
+  });
+  if (result != 0 && errno != EOPNOTSUPP) throw_errno("make room in " + path_, errno);
+}
+
 void File::datasync() const {
   if (retry([&] { return fdatasync(fd_); }) != 0) throw_errno("fdatasync " + path_, errno);
 }

@@ -41,6 +41,9 @@ class File {
   void write(std::uint64_t offset, std::span<const ByteView> parts) const;
   // The range reads as zeros and takes no space, where the file system can do that.
   void zero(std::uint64_t offset, std::uint64_t length) const;
+  // Room for the range, within the file's size, if the file system can do that. Nothing of the
+  // content changes.
+  void allocate(std::uint64_t offset, std::uint64_t length) const;
   void datasync() const;
   void sync() const;
 

@@ -250,12 +250,24 @@ ExtentList Overlay::data_extents(std::uint64_t offset, std::uint64_t length) con
 std::shared_ptr<Layer> Overlay::new_layer() {
   if (spare_) return std::exchange(spare_, nullptr);
   const std::uint64_t number = next_layer_++;
-  try {
-    return Layer::create(directory_, number, size_);
-  } catch (const Error&) {
-    Layer::unlink(directory_, number);
-    throw;
+  for (bool again = false;; again = true) {
+    try {
+      return Layer::create(directory_, number, size_);
+    } catch (const NoSpace&) {
+      Layer::unlink(directory_, number);
+      if (again || !remove_doomed()) throw;
+    } catch (const Error&) {
+      Layer::unlink(directory_, number);
+      throw;
+    }
   }
+}
+
+bool Overlay::remove_doomed() {
+  std::lock_guard lock(state_mutex_);
+  if (doomed_.empty()) return false;
+  sync_state();
+  return true;
 }
 
 void Overlay::save_and_swap(Snapshot next) {
@@ -366,8 +378,10 @@ ExtentList Overlay::abort(std::shared_ptr<const View> view,
                           const std::optional<ExtentList>& changed) {
   std::lock_guard control(control_mutex_);
   if (snapshot()->phase == Phase::kFrozen) throw Busy("a commit is under way");
+  // The disk may be full. One layer is there, kept for this; and an empty top can stay.
   const std::shared_ptr<Layer> bottom = new_layer();
-  const std::shared_ptr<Layer> top = new_layer();
+  const std::shared_ptr<Layer> old_top = snapshot()->top;
+  const std::shared_ptr<Layer> top = old_top->empty() ? old_top : new_layer();
   const WriteGate::Closed closed(gate_);
   Snapshot next = *snapshot();
   ExtentList given_up = next.dirty_extents(0, size_);

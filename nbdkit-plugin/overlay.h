@@ -137,12 +137,16 @@ class Overlay {
   // Removes the overlay's files. The object must not be used afterwards.
   void destroy();
 
+  // Removes at once the files of layers that were dropped, if there are any: somebody needs room.
+  bool remove_doomed();
+
   struct Status {
     Tid at;
     Tid base;
     std::uint64_t dirty_bytes = 0;   // not counting what is frozen
     std::uint64_t frozen_bytes = 0;  // of the commit under way
     bool settled = true;
+    std::string full;  // why writers wait for room; empty if none does. Set by Device
     std::string error;  // why the last fold or flush failed; empty if it did not
   };
   Status status() const;

@@ -154,6 +154,13 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
     std::lock_guard lock(overlay->state_mutex_);
     overlay->sync_state();
   }
+  try {
+    // One layer more than is needed, so that a commit or an abort succeeds on a full disk.
+    std::lock_guard control(overlay->control_mutex_);
+    overlay->spare_ = overlay->new_layer();
+  } catch (const NoSpace&) {
+    // tidy() tries again.
+  }
   if (!folded) {
     try {
       std::lock_guard control(overlay->control_mutex_);

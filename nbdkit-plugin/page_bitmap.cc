@@ -157,6 +157,10 @@ void PageBitmap::set_in_block(std::uint64_t block, std::uint64_t first, std::uin
     added += static_cast<std::uint64_t>(std::popcount(fresh[w] & ~old));
   }
   if (added == 0) return;
+  if ((flags(block).load(std::memory_order_acquire) & kUsed) == 0) {
+    // Room for the other copy too: a flush must not find the disk full.
+    file_.allocate(durable_at(block), 2 * kCopyBytes);
+  }
   file_.write(live_at(block) + first_word * sizeof(std::uint64_t),
               std::as_bytes(std::span(fresh).subspan(first_word, end_word - first_word)));  // B1
   for (std::uint64_t w = first_word; w < end_word; ++w) {
