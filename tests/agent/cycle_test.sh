@@ -133,7 +133,7 @@ expect 0 zbig commit A
 zbig export "$db" /A --length 65536 | cmp - "$work/two"
 
 step "the database is locked while a writable device is attached, and only then"
-expect 5 zbig import "$db" /A "$work/one"
+expect 5 zbig create "$db" /locked --size 1M
 for device in A other follower still; do expect 0 zbig detach "$device"; done
 expect 0 zbig import "$db" /A "$work/one"
 tid=$out

@@ -44,7 +44,7 @@ def operations(server):
                   "facts": {"oid": "0000000000000001"}})
     report.equal("status", server.ok("status"), {"ok": True, "devices": [
         {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE, "dirty_bytes": 0,
-         "frozen_bytes": 0, "read_only": False, "settled": True, "error": None,
+         "frozen_bytes": 0, "read_only": False, "settled": True, "full": None, "error": None,
          "overlay_bytes": server.ok("status")["devices"][0]["overlay_bytes"]}]})
 
     # Out of turn, and names that are taken or unknown.
