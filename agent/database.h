@@ -146,7 +146,6 @@ class Database {
     bool settled = false;  // D4; the gate's holder's
     Tid settled_at;        // the view that it was settled at last; the gate's holder's
     bool claimed = false;  // and therefore behind
-    bool claimed = false;  // and therefore behind, as last heard
     bool waits_for_room = false;  // as was logged; the keeper's
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
