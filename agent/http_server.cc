@@ -152,7 +152,7 @@ bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
                const std::function<bool()>& may_keep) {
   http::request_parser<http::empty_body> header;
   header.header_limit(kMaxHeader);
-  header.body_limit(kMaxUpload);  // looked at with the header; what the body really may have, later
+  header.body_limit(kMaxUpload);  // of an upload; others have a smaller one, below
   Stream stream(fd, kPatience);
   error_code error;
   http::read_header(stream, buffer, header, error);
@@ -172,6 +172,9 @@ bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
     answer(fd, handler(request));
     return false;  // the body may not have been read to its end
   }
+  // The parser looks at a length that was announced with the header only, at others as they come.
+  const auto announced = header.content_length();
+  if (!error && announced && *announced > kMaxBody) error = http::error::body_limit;
   http::request_parser<http::string_body> parser(std::move(header));
   parser.body_limit(kMaxBody);
   if (!error) http::read(stream, buffer, parser, error);
