@@ -11,7 +11,9 @@
 //
 // Opening does not connect and starts no thread; the first call that needs the server does both,
 // and waits up to the URL's wait_timeout for it. So does every call when the connection breaks
-// later. What others commit is told by the server as it happens.
+// later. What others commit is told by the server as it happens. A subscriber may be told of a
+// transaction without oids: something changed, and the server has forgotten what; changed_oids()
+// finds out.
 
 namespace zbig {
 
