@@ -107,7 +107,7 @@ bool Server::ensure_running() {
   process_ = ServiceProcess::find(folder_ + "/lock");
   if (process_) {
     try {
-      const Json hello = request({{"op", "hello"}}, milliseconds(5000));
+      const Json hello = request({{"op", "hello"}, {"quick", true}}, milliseconds(5000));
       if (canonical_url(text_of(hello, "url")) == url_) return false;
       log_line("server " + std::to_string(pid()) + " serves " + text_of(hello, "url") +
                " and not " + url_ + ": ending it");
@@ -143,7 +143,7 @@ void Server::start() {
   const auto deadline = Clock::now() + kStartDeadline;
   while (true) {
     try {
-      request({{"op", "hello"}}, milliseconds(5000));
+      request({{"op", "hello"}, {"quick", true}}, milliseconds(5000));
       break;
     } catch (const Unavailable&) {
     }
@@ -164,7 +164,7 @@ void Server::start() {
 void Server::end_if_stuck(milliseconds patience) const {
   const auto begin = Clock::now();
   try {
-    request({{"op", "hello"}}, patience);
+    request({{"op", "hello"}, {"quick", true}}, patience);
     return;
   } catch (const Unavailable&) {
     // One that is dead, or is being started, refuses at once.

@@ -123,12 +123,10 @@ std::function<void()> tidy_later(std::shared_ptr<Device> device) {
   };
 }
 
-Answer hello(ExportTable& exports, const Request&) {
+Answer hello(ExportTable& exports, const Request& request) {
   Answer answer;
-  answer.json = {{"url", exports.database().url()},
-                 {"pid", getpid()},
-                 {"version", ZBIG_VERSION},
-                 {"last_tid", exports.database().head().hex()}};
+  answer.json = {{"url", exports.database().url()}, {"pid", getpid()}, {"version", ZBIG_VERSION}};
+  if (!request.flag("quick")) answer.json["last_tid"] = exports.database().head().hex();
   return answer;
 }
 

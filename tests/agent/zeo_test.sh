@@ -95,6 +95,18 @@ by_python 6000000 again > /dev/null
 ask await 6000000 again 20
 [ "$reply" != never ] || fail "the feed did not come back: $(zbig status "$name")"
 
+step "an agent that starts while the server is away brings the device back later"
+kill_agent
+zeo stop
+kill -9 "$(server_pid)"
+start_agent
+[ "$(status_of "$name" state)" != clean ] || fail "status: $(zbig status "$name")"
+zeo start
+until_true 60 is_state "$name" clean || fail "status: $(zbig status "$name")"
+by_python 6500000 returned > /dev/null
+ask await 6500000 returned 20
+[ "$reply" != never ] || fail "the feed did not come back: $(zbig status "$name")"
+
 step "a frozen server is waited for, as long as was said"
 ask write 500 frozen
 kill -STOP "$(zeo_pid)"

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <array>
 #include <atomic>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -162,6 +165,70 @@ TEST_F(ZeoReconnect, OlderDatabase_IsRefusedForGood) {
   } catch (const Corrupt& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("transaction " + now.hex() + " is not there"));
   }
+}
+
+// A writer stores the same number in two objects, again and again; readers must find what each tid
+// has, at the head and behind it, while the line breaks now and then.
+TEST_F(ZeoReconnect, ReadersBesideAWriter_SeeWholeTransactionsOnly) {
+  std::mutex mutex;
+  std::map<Tid, int> written;  // guarded by mutex
+  std::atomic<bool> done = false;
+  {
+    const auto transaction = writer_->begin({});
+    transaction->store(oid_, tid_, record_of(0));
+    transaction->store(other_, writer_->load(other_, tid_)->serial, record_of(0));
+    transaction->vote();
+    first_ = tid_ = transaction->finish();
+    written[tid_] = 0;
+  }
+  const auto number_at = [&](Tid tid) -> std::optional<int> {
+    const std::lock_guard lock(mutex);
+    const auto found = written.find(tid);
+    return found == written.end() ? std::nullopt : std::optional(found->second);
+  };
+  std::atomic<int> looks = 0;
+  std::vector<std::jthread> readers;
+  const auto read = [&](const Storage& storage, Tid at) {
+    std::array<std::optional<Record>, 2> got;
+    storage.load(std::array{oid_, other_}, at, Storage::kMaxLoad, got);
+    ASSERT_TRUE(got[0] && got[1]);
+    EXPECT_EQ(got[0]->data, got[1]->data) << at.hex();
+    EXPECT_EQ(got[0]->serial, at);
+    EXPECT_EQ(got[1]->serial, at);
+    const auto number = number_at(at);
+    EXPECT_TRUE(!number || got[0]->data == record_of(*number));
+    ++looks;
+  };
+  for (int i = 0; i < 3; ++i) {
+    readers.emplace_back([&, i] {
+      std::unique_ptr<Storage> own;
+      if (i == 2) own = open_zeo(proxy_->url() + "&cache_size=1KB", OpenMode::kRead);
+      Storage& storage = own ? *own : *reader_;
+      storage.sync();
+      Tid behind = first_;
+      while (!done) {
+        const Tid head = i == 1 ? storage.sync() : storage.last_tid();
+        if (head < first_) continue;
+        read(storage, head);
+        read(storage, behind);
+        if (looks % 7 == 0) behind = head;
+      }
+    });
+  }
+  for (int i = 1; i <= 150; ++i) {
+    const auto transaction = writer_->begin({});
+    transaction->store(oid_, tid_, record_of(i));
+    transaction->store(other_, tid_, record_of(i));
+    transaction->vote();
+    tid_ = transaction->finish();
+    const std::lock_guard lock(mutex);
+    written[tid_] = i;
+    if (i % 50 == 0) proxy_->cut();
+  }
+  EXPECT_EQ(reader_->sync(), tid_);
+  done = true;
+  readers.clear();
+  EXPECT_GT(looks, 100);
 }
 
 TEST(ZeoLoads, OfTwoThreadsForOneObject_ShareACall) {

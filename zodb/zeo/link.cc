@@ -207,11 +207,11 @@ void Link::on_missed(const Message& reply, Tid since) {
     if (!oid) throw Corrupt("getInvalidations lists what is no oid");
     oids.push_back(Oid{*oid});
   }
-  check_history(Tid{*tid}, std::move(oids));
+  check_history(Tid{*tid}, oids);
 }
 
 // L2: is this the history that we know?
-void Link::check_history(Tid tid, std::optional<std::vector<Oid>> oids) {
+void Link::check_history(Tid tid, const std::optional<std::vector<Oid>>& oids) {
   const Tid head = feed_.head();
   if (!begun_ || head == kNoTid) return caught_up(tid, oids);
   const Arg args[] = {Arg(head), Arg(nullptr)};
@@ -232,7 +232,7 @@ void Link::check_history(Tid tid, std::optional<std::vector<Oid>> oids) {
   });
 }
 
-void Link::on_history(const Message& reply, Tid tid, std::optional<std::vector<Oid>> oids) {
+void Link::on_history(const Message& reply, Tid tid, const std::optional<std::vector<Oid>>& oids) {
   if (reply.is_exception()) throw_server_error(reply, "iterator_next");
   const Tid head = feed_.head();
   if (reply.args().is_none()) return went_back("its last is " + tid.hex());

@@ -112,8 +112,8 @@ class Link : private Channel::Owner {
   void on_registered(const Reply& reply);
   void ask_missed(Tid since);
   void on_missed(const Message& reply, Tid asked_since);
-  void check_history(Tid tid, std::optional<std::vector<Oid>> oids);
-  void on_history(const Message& reply, Tid tid, std::optional<std::vector<Oid>> oids);
+  void check_history(Tid tid, const std::optional<std::vector<Oid>>& oids);
+  void on_history(const Message& reply, Tid tid, const std::optional<std::vector<Oid>>& oids);
   void caught_up(Tid tid, const std::optional<std::vector<Oid>>& oids);
   void become_ready();
   void went_back(const std::string& how);

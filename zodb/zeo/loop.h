@@ -17,7 +17,8 @@ class Loop {
  public:
   // Starts the thread.
   Loop();
-  // Ends it; what was posted and not done is dropped. Sockets must have gone by then.
+  // Ends it; what was posted and not done is dropped. Sockets must have gone by then: whoever keeps
+  // a Channel must not outlive the Link.
   ~Loop();
   // Ends the thread only.
   void stop();

@@ -11,7 +11,8 @@ Oid OidPool::next() {
   while (true) {
     {
       const std::lock_guard lock(mutex_);
-      if (!oids_.empty() && !channel_->ended()) {
+      const auto channel = channel_.lock();
+      if (!oids_.empty() && channel && !channel->ended()) {
         const Oid oid = oids_.front();
         oids_.pop_front();
         return oid;
@@ -23,7 +24,7 @@ Oid OidPool::next() {
 
 bool OidPool::gave(const Channel& channel, Oid oid) const {
   const std::lock_guard lock(mutex_);
-  if (channel_.get() != &channel) return false;
+  if (channel_.lock().get() != &channel) return false;
   return std::any_of(given_.rbegin(), given_.rend(),
                      [&](const auto& run) { return run.first <= oid && oid <= run.second; });
 }
@@ -34,7 +35,7 @@ void OidPool::refill() {
   std::size_t calls = 1;
   {
     const std::lock_guard lock(mutex_);
-    if (channel_ == channel) calls = calls_ = std::min(2 * calls_, kMostCalls);
+    if (channel_.lock() == channel) calls = calls_ = std::min(2 * calls_, kMostCalls);
   }
   const Arg args[] = {Arg(std::int64_t{100})};
   std::vector<std::future<Reply>> answers;
@@ -53,7 +54,7 @@ void OidPool::refill() {
     }
   }
   const std::lock_guard lock(mutex_);
-  if (channel_ != channel) {
+  if (channel_.lock() != channel) {
     channel_ = channel;
     oids_.clear();
     given_.clear();

@@ -34,7 +34,7 @@ class OidPool {
   Link& link_;
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  std::shared_ptr<Channel> channel_;
+  std::weak_ptr<Channel> channel_;  // the link's, which goes before us
   std::deque<Oid> oids_;
   std::vector<std::pair<Oid, Oid>> given_;  // first and last of runs, by this channel
   std::size_t calls_ = 1;
