@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <thread>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -31,6 +32,7 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxAnswer = 64u << 20;
+constexpr milliseconds kStartPatience{20000};
 
 class Socket {
  public:
@@ -209,11 +211,19 @@ void AgentClient::start_if_needed() const {
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  // It has said why on standard error. Another zbig may have been a moment faster: then all is
-  // well.
-  if ((!WIFEXITED(status) || WEXITSTATUS(status) != 0) && !listens()) {
-    throw AdvisedError(ErrorCode::kUnavailable, "no agent runs, and " + program + " did not start",
-                       "start zbigd by hand; `zbigd --help` tells how");
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+  // It has said why on standard error. Another zbig may have been a moment faster: then all is well
+  // as soon as the agent that it started is ready.
+  const bool other_starts =
+      WIFEXITED(status) && WEXITSTATUS(status) == exit_status(ErrorCode::kBusy);
+  const auto deadline = Clock::now() + (other_starts ? kStartPatience : milliseconds(0));
+  while (!listens()) {
+    if (Clock::now() >= deadline) {
+      throw AdvisedError(ErrorCode::kUnavailable,
+                         "no agent runs, and " + program + " did not start",
+                         "start zbigd by hand; `zbigd --help` tells how");
+    }
+    std::this_thread::sleep_for(milliseconds(20));
   }
 }
 

@@ -84,7 +84,7 @@ def typed_rows(db, folder):
         (["check", text], 7, "text"),
         (["ls", ""], 2, ""),
         (["ls", "ftp://host/Data.fs"], 2, "ftp"),
-        (["ls", "zeo://localhost:9991"], 1, "zeo"),
+        (["ls", "zeo://localhost:9991?wait_timeout=1"], 6, "refused"),
         (["import", missing, "/A", text], 4, "nothing"),
         (["import", directory, "/A", text], 2, "directory"),
         (["create", os.path.join(missing, "Data.fs"), "/A", "--size", "1"], 4, "nothing"),

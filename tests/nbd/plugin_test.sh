@@ -6,7 +6,7 @@
 
 dump=$(nbdkit "$plugin" --dump-plugin)
 for line in name=zbig api_version=2 thread_model=parallel errno_is_preserved=0 \
-  magic_config_key=url zbig_backends=filestorage; do
+  magic_config_key=url zbig_backends=filestorage,zeo; do
   same "dump-plugin has $line" "$(grep -x "$line" <<< "$dump")" "$line"
 done
 same "callbacks" "$(grep -o 'has_[a-z_]*' <<< "$dump" | sort | tr '\n' ' ')" "$(tr '\n' ' ' << 'EOF'

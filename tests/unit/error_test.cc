@@ -69,7 +69,6 @@ TEST(OpenStorage_BadName, GivesCodeAndSentence) {
   };
   for (const Case& c : {
            Case{"", ErrorCode::kInvalid, "a database is named by a path or a URL"},
-           Case{"zeo://host:8100", ErrorCode::kUnsupported, "not in this version"},
            Case{"neo://name@m:1", ErrorCode::kUnsupported, "not in this version"},
            Case{"postgresql://x", ErrorCode::kUnsupported, "not in this version"},
            Case{"http://x/y", ErrorCode::kInvalid, "no kind of database is named by 'http://'"},
