@@ -142,10 +142,10 @@ class Database {
     Tid at;                           // the server's view, as last heard
     Tid shown;                        // D6; as last heard, and so none before the first status
     std::uint64_t size = 0;
-    bool served = false;   // the server has it
-    bool settled = false;  // D4; the gate's holder's
-    Tid settled_at;        // the view that it was settled at last; the gate's holder's
-    bool claimed = false;  // and therefore behind
+    bool served = false;          // the server has it
+    bool settled = false;         // D4; the gate's holder's
+    Tid settled_at;               // the view that it was settled at last; the gate's holder's
+    bool claimed = false;         // and therefore behind
     bool waits_for_room = false;  // as was logged; the keeper's
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard

@@ -202,8 +202,8 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
       throw HintedError(
           ErrorCode::kNoSpace,
           "device " + device->record.name + ": " + served_status(*device, Server::kDeadline).full,
-          "what programs wrote to it does not fit on the disk: make room there and commit again, or "
-          "give it up with `zbig abort`");
+          "what programs wrote to it does not fit on the disk: make room there and commit again, "
+          "or give it up with `zbig abort`");
     }
     frozen = freeze_all(devices);
     outcome = commit_frozen(frozen, request);

@@ -81,8 +81,8 @@ void Database::refuse_claimed(Device& device) {
                     "unmount it first");
 }
 
-// Brings what programs wrote to the server. False if it waits there for room on the disk, which only
-// a person can make.
+// Brings what programs wrote to the server. False if it waits there for room on the disk, which
+// only a person can make.
 bool Database::sync_unless_full(Device& device, milliseconds patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (true) {
@@ -122,13 +122,17 @@ void Database::abort(const std::string& name) {
   while (!sync_unless_full(device, kSyncDeadline)) {
     // They find no room: what is on the disk goes first, and makes some. A program that never stops
     // to write fills it again.
-    if (++full > 10) throw NoSpace("device " + name + ": " + served_status(device, Server::kDeadline).full);
+    if (++full > 10) {
+      throw NoSpace("device " + name + ": " + served_status(device, Server::kDeadline).full);
+    }
     server_.request({{"op", "abort"}, {"device", name}});
   }
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
   note_moved(device, reply);
   device.settled = false;
-  front_of(device).discard_pages(full > 0 ? all_pages() : stale_pages_of(reply), kSyncDeadline);  // what was given up, too
+  // What was given up is stale, too.
+  const StalePages stale = full > 0 ? all_pages() : stale_pages_of(reply);
+  front_of(device).discard_pages(stale, kSyncDeadline);
   say_settled(device);
 }
 

@@ -42,7 +42,7 @@ struct ServedDevice {
   std::uint64_t frozen_bytes = 0;  // of a commit under way
   std::uint64_t overlay_bytes = 0;
   bool settled = false;  // nobody has copies of pages of an older view
-  std::string full;  // why writers wait for room; empty if none does
+  std::string full;      // why writers wait for room; empty if none does
   std::string error;
 };
 

@@ -3,8 +3,8 @@
 """make_seeds.py DOCS CORPUS: the first inputs of the fuzzers, from the hex examples of DOCS/*.md.
 
 CORPUS/pickle and CORPUS/record get each record as it is, CORPUS/btree sets of them as fuzz_btree
-reads them, CORPUS/PAGE what else there is on a page (filestorage). CORPUS/overlay and CORPUS/control
-get what a server writes and is asked."""
+reads them, CORPUS/PAGE what else there is on a page (filestorage). CORPUS/overlay and
+CORPUS/control get what a server writes and is asked."""
 
 import pathlib
 import re

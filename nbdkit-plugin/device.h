@@ -31,7 +31,7 @@ struct DeviceConfig {
   std::uint64_t size = 0;
   bool read_only = false;
   bool wait_for_room = false;  // of writes that find the overlay's disk full; otherwise they fail
-  std::string overlay;  // a directory; empty if read-only
+  std::string overlay;         // a directory; empty if read-only
 };
 
 // What a move of the view changed, for whoever keeps copies of pages.
@@ -101,9 +101,9 @@ class Device {
   std::mutex step_mutex_;  // one step of the agent at a time
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;  // closed_
-  std::uint64_t waiting_ = 0;        // writers, for room; guarded by mutex_, as is the next
-  std::string full_;                 // what the last of them was told
+  std::condition_variable changed_;   // closed_
+  std::uint64_t waiting_ = 0;         // writers, for room; guarded by mutex_, as is the next
+  std::string full_;                  // what the last of them was told
   bool closed_ = false;               // guarded by mutex_, and so are the next three
   std::shared_ptr<Overlay> overlay_;  // null if read-only
   std::shared_ptr<const View> view_;  // of a read-only device, and so is the next

@@ -146,7 +146,7 @@ class Overlay {
     std::uint64_t dirty_bytes = 0;   // not counting what is frozen
     std::uint64_t frozen_bytes = 0;  // of the commit under way
     bool settled = true;
-    std::string full;  // why writers wait for room; empty if none does. Set by Device
+    std::string full;   // why writers wait for room; empty if none does. Set by Device
     std::string error;  // why the last fold or flush failed; empty if it did not
   };
   Status status() const;

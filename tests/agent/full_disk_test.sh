@@ -82,7 +82,8 @@ small_disk "$state" 3M
 start_agent
 zbig attach "$db" /A --socket-only > /dev/null
 fill_up
-until_true 10 grep -q "device A: writers wait for room" "$work/agent.log" || fail "no line in the log"
+until_true 10 grep -q "device A: writers wait for room" "$work/agent.log" ||
+    fail "no line in the log"
 sleep 1
 kill -0 "$writer" || fail "the writer ended: $(cat "$work/writer.out")"
 mount -o remount,size=32M "$state"

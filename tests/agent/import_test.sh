@@ -71,7 +71,8 @@ import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
 s.sendall(b"POST /v1/import?volume=/A&url=" + sys.argv[2].encode() + b" HTTP/1.1\r\nHost: x\r\n"
-          b"Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900000)
+          b"Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+          + b"x" * 900000)
 s.shutdown(socket.SHUT_WR)
 reply = s.recv(65536)
 assert b" 500 " in reply and b"did not come whole" in reply, reply

@@ -63,6 +63,7 @@ front_end=${FRONT_END:-fuse}
 need_mapped() {
     [ "$front_end" = nbd ] || need_fuse
 }
+# shellcheck disable=SC2154  # db is the test's
 attach_mapped() {
     local device=$1 path=$2
     shift 2

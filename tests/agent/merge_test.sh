@@ -26,7 +26,10 @@ page() {
 }
 keep() { pattern 4096 "$2" | dd of="$work/model" bs=4096 seek="$1" conv=notrunc status=none; }
 # json EXPRESSION: of what is in $out, as `it`.
-json() { python3 -c 'import json, sys; it = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" <<< "$out"; }
+json() {
+    python3 -c 'import json, sys; it = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" \
+        <<< "$out"
+}
 
 step "the second commit is a conflict, and tells with whom"
 base=$(status_of two tid)
@@ -42,7 +45,8 @@ for part in /A "$base" "$won" eve "the first"; do holds "the table" "$out" "$par
 expect 3 zbig commit two --json
 same "the block" "$(json '[(b["volume"], b["block"], b["offset"]) for b in it["conflict"]]')" \
     "[('/A', 1, 65536)]"
-same "with whom" "$(json 'list(map(it["conflict"][0].get, ("base_tid", "tid", "user", "description")))')" \
+keys='("base_tid", "tid", "user", "description")'
+same "with whom" "$(json "list(map(it[\"conflict\"][0].get, $keys))")" \
     "['$base', '$won', 'eve', 'the first']"
 same "state" "$(status_of two state)" dirty
 same "newest transaction" "$(zbig log "$db" -n 1 --json | field tid)" "$won"

@@ -88,7 +88,7 @@ kill -CONT "$server" 2> /dev/null || true
 # A page that is in memory can be read still, and no other.
 ask read 200 4
 same "what the program has in memory" "$reply" kept
-exec {LOCKED[1]}>&-
+eval "exec ${LOCKED[1]}>&-"
 wait "$LOCKED_PID" || true
 same "state" "$(status_of A state)" kept
 until_true 20 is_state B clean || fail "B: $(status_of B state)"
@@ -127,7 +127,8 @@ step "cycles side by side leave nothing behind"
 cycles=${CYCLES:-12}
 for ((i = 1; i <= 4; i++)); do
     for ((j = 0; j < cycles / 4; j++)); do
-        zbig attach "$db" /A --name "c$i" --nbd > /dev/null && zbig detach "c$i" || echo "c$i" >> "$work/failed"
+        { zbig attach "$db" /A --name "c$i" --nbd > /dev/null && zbig detach "c$i"; } ||
+            echo "c$i" >> "$work/failed"
     done &
     pids[i]=$!
 done
