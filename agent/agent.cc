@@ -34,9 +34,13 @@ Agent::~Agent() = default;
 
 void Agent::start() {
   DeviceStore::Loaded loaded = store_.load();
-  for (const std::string& name : loaded.unreadable) names_.insert(name);
+  for (const std::string& name : loaded.unreadable) {
+    ProgramFreeze::thaw_marked(store_.freeze_mark(name));
+    names_.insert(name);
+  }
   std::set<std::shared_ptr<Database>> found;
   for (DeviceRecord& record : loaded.records) {
+    ProgramFreeze::thaw_marked(store_.freeze_mark(record.name));
     names_.insert(record.name);
     auto database = database_of(record.url);
     database->remember(std::move(record));

@@ -18,6 +18,7 @@
 #include "agent/fd.h"
 #include "agent/front_end.h"
 #include "agent/gate.h"
+#include "agent/program_freeze.h"
 #include "agent/server.h"
 #include "bigfile/commit.h"
 #include "bigfile/import.h"
@@ -81,6 +82,7 @@ struct DeviceStatus {
 struct CommitRequest {
   TransactionMeta meta;
   bool merge = false;  // VolumeCommit::merge
+  FreezeChoice freeze;
 };
 
 struct CommitOutcome {
@@ -187,6 +189,9 @@ class Database {
 
   // database_commit.cc
   struct Frozen;
+  void sync_all(std::span<Device* const> devices, std::chrono::milliseconds patience);
+  std::optional<ProgramFreeze> stop_programs(std::span<Device* const> devices,
+                                             const FreezeChoice& choice);
   std::vector<Frozen> freeze_all(std::span<Device* const> devices);
   void release(std::span<Frozen> frozen) noexcept;
   CommitOutcome commit_frozen(std::span<Frozen> frozen, const CommitRequest& request);

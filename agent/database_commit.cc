@@ -2,7 +2,8 @@
 
 // Commit of one or more devices of a database, as one transaction (design rules 4 to 7).
 //
-//   sync       what programs wrote to mapped pages comes to the server
+//   sync       what programs wrote to mapped pages comes to the server; with --freeze again after
+//              programs were stopped, which go on when the next step is done
 //   freeze     each device: what is dirty now is what is committed, instantly; writes that come
 //              during the commit belong to the next one
 //   commit     the dirty bytes come from the file that freeze gave (agent/dirty_reader.h), block by
@@ -17,6 +18,7 @@
 #include <iterator>
 
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "agent/database.h"
 #include "agent/dirty_reader.h"
@@ -30,6 +32,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+// While programs are stopped; only what was written during the sync before is left to do.
+constexpr milliseconds kStoppedSyncDeadline{30 * 1000};
 
 // Of files and arrays alike: the same bytes.
 bool same_layout(const Volume& a, const Volume& b) {
@@ -55,6 +59,38 @@ struct Database::Frozen {
   Device* device = nullptr;
   DirtyReader writes;
 };
+
+void Database::sync_all(std::span<Device* const> devices, milliseconds patience) {
+  for (Device* device : devices) {
+    if (sync_unless_full(*device, patience)) continue;
+    throw HintedError(
+        ErrorCode::kNoSpace,
+        "device " + device->record.name + ": " + served_status(*device, Server::kDeadline).full,
+        "what programs wrote to it does not fit on the disk: make room there and commit again, or "
+        "give it up with `zbig abort`");
+  }
+}
+
+// Nothing is stopped for the long time that a sync may take: see commit().
+std::optional<ProgramFreeze> Database::stop_programs(std::span<Device* const> devices,
+                                                     const FreezeChoice& choice) {
+  const std::string mark = context_.store->freeze_mark(devices[0]->record.name);
+  if (choice.kind == FreezeKind::kCgroup) {
+    std::vector<pid_t> needed{::getpid(), server_.pid()};
+    for (Device* device : attached_devices()) {
+      const std::vector<pid_t> more = front_of(*device).processes();
+      needed.insert(needed.end(), more.begin(), more.end());
+    }
+    return ProgramFreeze::of_cgroup(choice.cgroup, needed, mark);
+  }
+  if (choice.kind == FreezeKind::kFileSystems) {
+    std::vector<std::string> nodes;
+    for (Device* device : devices) nodes.push_back(node_of(device->record, server_));
+    return ProgramFreeze::of_file_systems(nodes, context_.places.state_directory, mark,
+                                          [this] { return server_.alive(); });
+  }
+  return std::nullopt;
+}
 
 std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devices) {
   std::vector<Frozen> frozen;
@@ -197,15 +233,11 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
   CommitOutcome outcome;
   std::vector<Frozen> frozen;
   try {
-    for (Device* device : devices) {
-      if (sync_unless_full(*device, kSyncDeadline)) continue;
-      throw HintedError(
-          ErrorCode::kNoSpace,
-          "device " + device->record.name + ": " + served_status(*device, Server::kDeadline).full,
-          "what programs wrote to it does not fit on the disk: make room there and commit again, "
-          "or give it up with `zbig abort`");
-    }
+    sync_all(devices, kSyncDeadline);
+    auto stopped = stop_programs(devices, request.freeze);
+    if (stopped) sync_all(devices, kStoppedSyncDeadline);
     frozen = freeze_all(devices);
+    if (stopped) stopped->thaw();
     outcome = commit_frozen(frozen, request);
   } catch (const std::exception& error) {
     release(frozen);

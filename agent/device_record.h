@@ -67,6 +67,8 @@ class DeviceStore {
 
   std::string directory(const std::string& name) const;
   std::string overlay(const std::string& name) const { return directory(name) + "/overlay"; }
+  // Of what a commit has stopped (agent/program_freeze.h).
+  std::string freeze_mark(const std::string& name) const { return directory(name) + "/frozen"; }
 
   void save(const DeviceRecord& record) const;
   // For people only, so it costs no fsync: after loss of power it may be missing.

@@ -22,6 +22,7 @@ class SocketOnly : public FrontEnd {
   bool well() override { return true; }
   bool claimed() override { return false; }
   std::vector<int> watched() const override { return {}; }
+  std::vector<pid_t> processes() const override { return {}; }
   void sync(std::chrono::milliseconds) override {}
   void drop_pages(const StalePages&, std::chrono::milliseconds) override {}
   void discard_pages(const StalePages&, std::chrono::milliseconds) override {}

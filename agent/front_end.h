@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <sys/types.h>
+
 #include "agent/control_client.h"
 #include "agent/device_record.h"
 #include "agent/server.h"
@@ -54,6 +56,9 @@ class FrontEnd {
   virtual bool well() = 0;
   // Descriptors that become readable when it is not well any more.
   virtual std::vector<int> watched() const = 0;
+
+  // Processes that a program waits for when it uses the device, besides the server.
+  virtual std::vector<pid_t> processes() const = 0;
 
   // Brings what programs wrote to mapped pages to the server, and has it flushed there. Throws
   // Unavailable, NoSpace, Failed.

@@ -76,6 +76,11 @@ std::vector<int> FuseMount::watched() const {
   return {process_->pidfd()};
 }
 
+std::vector<pid_t> FuseMount::processes() const {
+  if (!process_) return {};
+  return {process_->pid()};
+}
+
 void FuseMount::start() {
   if (::access("/dev/fuse", R_OK | W_OK) != 0) {
     throw HintedError(ErrorCode::kUnavailable,

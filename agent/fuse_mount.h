@@ -46,6 +46,7 @@ class FuseMount : public FrontEnd {
   void bring_up() override;
   bool well() override { return process_ && process_->alive(); }
   std::vector<int> watched() const override;
+  std::vector<pid_t> processes() const override;
   void note(DeviceRecord&) const override {}
   bool claimed() override { return false; }
   void sync(std::chrono::milliseconds timeout) override;

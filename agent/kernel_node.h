@@ -50,6 +50,7 @@ class KernelNode : public FrontEnd {
   void note(DeviceRecord& record) const override;
   bool well() override;
   std::vector<int> watched() const override;
+  std::vector<pid_t> processes() const override { return {}; }
   void sync(std::chrono::milliseconds timeout) override;
   bool claimed() override;
   void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;

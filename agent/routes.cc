@@ -301,10 +301,7 @@ HttpResponse commit(Agent& agent, const std::string& body) {
   meta.user = fields.text("user").value_or("");
   check_texts(meta);
   request.merge = fields.flag("merge");
-  if (const auto freeze = fields.text("freeze"); freeze && *freeze != "none") {
-    throw HintedError(ErrorCode::kUnsupported, "freezing is not in this version",
-                      "commit with --freeze none, when no program is in the middle of a change");
-  }
+  request.freeze = parse_freeze(fields.text("freeze").value_or("none"));
   fields.refuse_others();
   return {200, dump(to_json(agent.commit(devices, request)))};
 }

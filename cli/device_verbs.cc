@@ -243,8 +243,8 @@ constexpr std::array<Option, 6> kCommitOptions{{
      "where others changed the same block, take their changes of pages that were not "
      "changed here"},
     {"freeze", '\0', "none|fs|cgroup=PATH",
-     "what to stop meanwhile; default and only one in this "
-     "version: none"},
+     "what to stop while the writes are taken: nothing (the default), the file systems "
+     "mounted from the devices, or the programs of a cgroup"},
     kSocket,
     kJson,
 }};

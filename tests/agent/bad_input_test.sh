@@ -56,7 +56,8 @@ if zbig attach "$work/folder" /A --socket-only 2> /dev/null; then fail "a folder
 same "devices" "$(zbig status --json)" "[]"
 expect 0 zbig attach "$db" /A --socket-only
 refused 5 "in use" zbig attach "$db" /A --name A --socket-only
-refused 1 "freezing" zbig commit A --freeze fs
+refused 2 "no file system is mounted" zbig commit A --freeze fs
+refused 2 "none, fs or cgroup=PATH" zbig commit A --freeze cgroup
 refused 2 "65535" zbig commit A -m "$(head -c 70000 /dev/zero | tr '\0' x)"
 
 step "a locked database"
@@ -106,7 +107,7 @@ http 400 "list of names" "$at/commit" -d '{"devices":[]}'
 http 400 "unknown parameter" -X DELETE "$at/devices/A?all"
 http 400 "true or false" -X DELETE "$at/devices/A?discard=perhaps"
 http 400 "bad %" "$at/devices/%zz"
-http 501 "freezing" "$at/commit" -d '{"devices":["A"],"freeze":"fs"}'
+http 400 "none, fs or cgroup=PATH" "$at/commit" -d '{"devices":["A"],"freeze":"all"}'
 head -c 300000 /dev/zero | tr '\0' ' ' > "$work/long"
 http 413 "256 KiB" "$at/commit" --data-binary "@$work/long"
 printf 'nonsense\r\n\r\n' > "$work/nonsense"
