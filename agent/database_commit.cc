@@ -42,6 +42,22 @@ bool same_layout(const Volume& a, const Volume& b) {
 
 std::string now_iso() { return Tid::from_time(std::chrono::system_clock::now()).iso(); }
 
+// A device is made of whole pages, and in the last one what lies past the array's end reads as
+// zeros. Those are no bytes of the array, and the file below it, which may be longer, has others
+// there: of that part nothing is stored.
+void end_with_array(DirtyReader& writes, const Volume& volume, const std::string& device) {
+  if (!volume.array) return;
+  const std::uint64_t end = volume.array->nbytes;
+  const std::uint64_t last = writes.extents().back().end();
+  if (last > end && last - end >= kPageSize) {
+    throw HintedError(ErrorCode::kInvalid,
+                      "device " + device + " was written to up to " + std::to_string(last) +
+                          ", but the array " + volume.path + " ends at " + std::to_string(end),
+                      "`zbig abort " + device + "` gives up what was written");
+  }
+  writes.end_at(end);
+}
+
 DirtyReader freeze(const Server& server, const std::string& device) {
   try {
     return DirtyReader::freeze(server, device);
@@ -148,11 +164,14 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
   std::uint64_t total = 0;
   for (Frozen& item : frozen) {
     const DeviceRecord& record = item.device->record;
-    total += item.writes.total_bytes();
     if (item.writes.extents().empty()) continue;
     const Tid base = item.writes.base();
+    const Volume at_base = find_volume(*storage_, record.volume, base);
+    end_with_array(item.writes, at_base, record.name);
+    if (item.writes.extents().empty()) continue;
+    total += item.writes.total_bytes();
     Volume volume = find_volume(*storage_, record.volume, head);
-    if (!same_layout(volume, find_volume(*storage_, record.volume, base))) {
+    if (!same_layout(volume, at_base)) {
       throw HintedError(ErrorCode::kConflict,
                         "volume " + record.volume + " was replaced by another since " + base.hex(),
                         "the writes to device " + record.name +

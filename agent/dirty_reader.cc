@@ -73,6 +73,11 @@ DirtyReader::DirtyReader(std::string device, Tid base, Fd file, ExtentList exten
       extents_(std::move(extents)),
       total_bytes_(total_length(extents_)) {}
 
+void DirtyReader::end_at(std::uint64_t end) {
+  extents_ = clipped(extents_, 0, end);
+  total_bytes_ = total_length(extents_);
+}
+
 void DirtyReader::read(std::uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
     const ssize_t n = ::pread(file_.get(), out.data(), out.size(), static_cast<off_t>(offset));

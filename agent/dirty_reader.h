@@ -36,6 +36,9 @@ class DirtyReader : public DirtySource {
   std::uint64_t total_bytes() const { return total_bytes_; }
   void read(std::uint64_t offset, std::span<std::byte> out) override;
 
+  // Leaves out what lies at `end` or after it.
+  void end_at(std::uint64_t end);
+
   // `device`: for messages. `base`: of the writes, for the commit.
   DirtyReader(std::string device, Tid base, Fd file, ExtentList extents);
 

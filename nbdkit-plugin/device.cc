@@ -31,6 +31,13 @@ Device::Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database)
     throw Invalid("a device of " + std::to_string(size_) + " bytes is too small for " +
                   config_.volume + ", which has " + std::to_string(needed));
   }
+  // What a program writes past an array's end would be no part of it. When a device comes back its
+  // array may have become shorter; a commit looks after that.
+  if (view()->volume().array && size_ > rounded_up(view()->size()) && config_.size != 0 &&
+      !config_.resume) {
+    throw Invalid("a device of " + std::to_string(size_) + " bytes is larger than the array " +
+                  config_.volume + ", which has " + std::to_string(view()->size()));
+  }
 }
 
 std::shared_ptr<const View> Device::first_view(std::optional<Overlay::Recorded> recorded) const {

@@ -37,6 +37,15 @@ TEST_F(DirtyReaderTest, Read_Extent_GivesTheBytesOfItsOffset) {
   EXPECT_EQ(out, "cde");
 }
 
+TEST_F(DirtyReaderTest, EndAt_LeavesOutWhatLiesBehind) {
+  DirtyReader source = reader("abcdef", {{0, 2}, {8192, 6}, {20000, 1}});
+  source.end_at(8194);
+  EXPECT_EQ(source.extents(), (ExtentList{{0, 2}, {8192, 2}}));
+  EXPECT_EQ(source.total_bytes(), 4);
+  source.end_at(0);
+  EXPECT_TRUE(source.extents().empty());
+}
+
 TEST_F(DirtyReaderTest, Read_PastTheFile_FailsAndNamesTheDevice) {
   DirtyReader source = reader("abcdef", {{8192, 4096}});
   std::string out(4096, ' ');
