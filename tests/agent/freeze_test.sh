@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# `zbig commit --freeze cgroup=PATH`: what is committed was in memory at one instant, programs always
-# go on again, and nothing that the commit waits for is ever stopped.
+# `zbig commit --freeze cgroup=PATH`: what is committed was in memory at one instant, programs
+# always go on again, and nothing that the commit waits for is ever stopped.
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -25,7 +25,9 @@ at_end 'echo 0 > "$group/cgroup.freeze"
     until_true 10 is_empty'
 [ -e "$group/cgroup.freeze" ] || skip "the kernel's cgroups cannot be frozen"
 is_empty() { grep -q 'populated 0' "$group/cgroup.events"; }
-frozen_is() { grep -q "frozen $1" "$group/cgroup.events" && [ "$(< "$group/cgroup.freeze")" = "$1" ]; }
+frozen_is() {
+    grep -q "frozen $1" "$group/cgroup.events" && [ "$(< "$group/cgroup.freeze")" = "$1" ]
+}
 # in_group COMMAND...: in the background; leaves its pid in $!.
 in_group() {
     (
@@ -158,8 +160,8 @@ until_true 5 is_freezing || fail "it was not frozen"
 holder=
 for process in /proc/[0-9]*; do
     pid=${process#/proc/}
-    [ "$pid" != "$agent" ] || continue
-    ! { tr '\0' ' ' < "$process/cmdline"; } 2> /dev/null | grep -q "^[^ ]*zbigd .*$state" || holder=$pid
+    words=$({ tr '\0' ' ' < "$process/cmdline"; } 2> /dev/null || true)
+    [[ $pid = "$agent" || $words != *zbigd\ *"$state"* ]] || holder=$pid
 done
 kill -9 "$holder" "$agent"
 wait "$agent" 2> /dev/null || true

@@ -66,6 +66,22 @@ dumpe2fs -h "$work/image" 2> /dev/null | grep -q needs_recovery ||
     fail "a commit without --freeze fs looks frozen, too: does this test see it?"
 rm "$work/image"
 
+step "deaths of server and agent during it"
+for round in 1 2 3 4 5 6 7 8; do
+    zbig commit F --freeze fs > /dev/null 2>&1 &
+    commit=$!
+    sleep "0.0$((RANDOM % 10))"
+    case $((round % 2)) in
+        0) kill -9 "$(server_pid)" ;;
+        1) kill_agent && start_agent ;;
+    esac
+    wait "$commit" || true
+    goes_on "$work/mount"
+done
+until_true 20 zbig commit F --freeze fs > "$work/tid" 2> /dev/null || fail "no commit any more"
+goes_on "$work/mount"
+needs_no_repair /A "$(tail -n 1 "$work/tid")" "$work/mount"
+
 step "a commit that fails"
 expect 0 zbig attach "$db" /A --name G --socket-only
 head -c 4096 /dev/urandom > "$work/page"
