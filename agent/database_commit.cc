@@ -32,6 +32,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+constexpr milliseconds kDropDeadline{60 * 1000};
 // While programs are stopped; only what was written during the sync before is left to do.
 constexpr milliseconds kStoppedSyncDeadline{30 * 1000};
 
@@ -44,9 +45,10 @@ std::string now_iso() { return Tid::from_time(std::chrono::system_clock::now()).
 
 // A device is made of whole pages, and in the last one what lies past the array's end reads as
 // zeros. Those are no bytes of the array, and the file below it, which may be longer, has others
-// there: of that part nothing is stored.
-void end_with_array(DirtyReader& writes, const Volume& volume, const std::string& device) {
-  if (!volume.array) return;
+// there: of that part nothing is stored. Returns the page, if there is one.
+std::optional<Extent> end_with_array(DirtyReader& writes, const Volume& volume,
+                                     const std::string& device) {
+  if (!volume.array) return std::nullopt;
   const std::uint64_t end = volume.array->nbytes;
   const std::uint64_t last = writes.extents().back().end();
   if (last > end && last - end >= kPageSize) {
@@ -55,7 +57,9 @@ void end_with_array(DirtyReader& writes, const Volume& volume, const std::string
                           ", but the array " + volume.path + " ends at " + std::to_string(end),
                       "`zbig abort " + device + "` gives up what was written");
   }
+  if (last <= end) return std::nullopt;
   writes.end_at(end);
+  return Extent{end / kPageSize * kPageSize, kPageSize};
 }
 
 DirtyReader freeze(const Server& server, const std::string& device) {
@@ -74,6 +78,7 @@ DirtyReader freeze(const Server& server, const std::string& device) {
 struct Database::Frozen {
   Device* device = nullptr;
   DirtyReader writes;
+  std::optional<Extent> cut;  // end_with_array()
 };
 
 void Database::sync_all(std::span<Device* const> devices, milliseconds patience) {
@@ -112,7 +117,7 @@ std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devi
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      frozen.push_back({device, freeze(server_, device->record.name)});
+      frozen.push_back({device, freeze(server_, device->record.name), std::nullopt});
     }
   } catch (...) {
     release(frozen);
@@ -167,7 +172,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
     if (item.writes.extents().empty()) continue;
     const Tid base = item.writes.base();
     const Volume at_base = find_volume(*storage_, record.volume, base);
-    end_with_array(item.writes, at_base, record.name);
+    item.cut = end_with_array(item.writes, at_base, record.name);
     if (item.writes.extents().empty()) continue;
     total += item.writes.total_bytes();
     Volume volume = find_volume(*storage_, record.volume, head);
@@ -290,6 +295,18 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
       log_line("commit: " + device->record.name +
                " may show others' changes late: " + error.what());
       wake_keeper();
+    }
+  }
+  for (const Frozen& item : frozen) {
+    // The page in the kernel has still what the server has no more.
+    if (!item.cut) continue;
+    try {
+      FrontEnd& front = front_of(*item.device);
+      if (!front.claimed())
+        front.drop_pages({.whole = false, .extents = {*item.cut}}, kDropDeadline);
+    } catch (const std::exception& error) {
+      log_line("commit: " + item.device->record.name + " shows still what was written past its " +
+               "array's end: " + error.what());
     }
   }
   note_commit(devices, outcome.tid, outcome.tid ? "committed" : "nothing to commit");

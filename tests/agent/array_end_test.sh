@@ -6,7 +6,7 @@
 
 # shellcheck disable=SC2016 source=tests/agent/lib.sh
 source "$(dirname "$0")/lib.sh"
-need qemu-io
+need qemu-io python3
 
 db=$work/Data.fs
 zbig create "$db" /A --dtype uint8 --shape 10000 --block-size 64K > /dev/null
@@ -55,4 +55,23 @@ expect 0 zbig commit F
 same "size" "$(zbig info "$db" "$file" --json | field size)" 131072
 expect 0 zbig detach F
 expect 0 zbig check "$db"
+
+step "writes past it to mapped pages"
+need_mapped
+# store OFFSET TEXT: by a program that has the device mapped
+store() {
+    python3 - "$work/file" "$@" << 'PYTHON'
+import mmap, sys
+with open(sys.argv[1], "r+b") as f, mmap.mmap(f.fileno(), 0) as device:
+    device[int(sys.argv[2]):int(sys.argv[2]) + len(sys.argv[3])] = sys.argv[3].encode()
+PYTHON
+}
+attach_mapped M "$work/file"
+store 9995 ABCDEFGH
+same "before the commit" "$(tail -c +9996 "$work/file" | head -c 8)" ABCDEFGH
+expect 0 zbig commit M
+printf ABCDE | dd of="$work/model" bs=1 seek=9995 conv=notrunc status=none
+zbig export "$db" "$file" --length 65536 | cmp - "$work/model" || fail "the file"
+cmp "$work/file" <(head -c 10000 "$work/model" && head -c 2288 /dev/zero) || fail "the device"
+expect 0 zbig detach M
 stop_agent
