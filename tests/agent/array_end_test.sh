@@ -62,7 +62,7 @@ need_mapped
 store() {
     python3 - "$work/file" "$@" << 'PYTHON'
 import mmap, sys
-with open(sys.argv[1], "r+b") as f, mmap.mmap(f.fileno(), 0) as device:
+with open(sys.argv[1], "r+b") as f, mmap.mmap(f.fileno(), f.seek(0, 2)) as device:
     device[int(sys.argv[2]):int(sys.argv[2]) + len(sys.argv[3])] = sys.argv[3].encode()
 PYTHON
 }
