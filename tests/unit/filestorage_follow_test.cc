@@ -124,10 +124,11 @@ TEST_F(FileStorageFollow, ManyNewObjects_AreFoundAfterTheIndexWasMerged) {
 
 // --- committed data that went
 
-TEST_F(FileStorageFollow, FileCutShort_IsCorruptFromThenOn) {
+TEST_F(FileStorageFollow, FileCutShort_IsCorruptUntilAllIsThereAgain) {
   const auto backup = test::slurp(path);
   const auto second = test::commit(*writer, {{Oid{1}, "two"}});
   EXPECT_EQ(follower->sync(), second);
+  const auto whole = test::slurp(path);
   test::spew(path, backup);
   for (int i = 0; i < 2; ++i) {
     const auto [code, sentence] = error_of([&] { follower->sync(); });
@@ -137,6 +138,10 @@ TEST_F(FileStorageFollow, FileCutShort_IsCorruptFromThenOn) {
     EXPECT_THROW(follower->transactions(kNoTid, kMaxTid, false), Corrupt);
   }
   EXPECT_EQ(open_filestorage(path, OpenMode::kRead)->last_tid(), first);
+
+  test::spew(path, whole);
+  EXPECT_EQ(follower->sync(), second);
+  EXPECT_EQ(test::text_of(follower->load(Oid{1}, second)), "two");
 }
 
 TEST_F(FileStorageFollow, FileOverwrittenByOneOfTheSameSize_IsCorrupt) {
@@ -196,11 +201,17 @@ TEST_F(FileStorageFollow, FileReplacedByABackup_IsCorrupt) {
   std::filesystem::copy_file(path, path + ".backup");
   const auto second = test::commit(*writer, {{Oid{1}, "two"}});
   EXPECT_EQ(follower->sync(), second);
+  const auto whole = test::slurp(path);
   std::filesystem::rename(path + ".backup", path);
   const auto [code, sentence] = error_of([&] { follower->sync(); });
   EXPECT_EQ(code, ErrorCode::kCorrupt);
   EXPECT_THAT(sentence, HasSubstr("transaction " + second.hex() + " is not there as it was"));
   EXPECT_THROW(follower->load(Oid{1}, first), Corrupt);
+
+  test::spew(path + ".whole", whole);
+  std::filesystem::rename(path + ".whole", path);
+  EXPECT_EQ(follower->sync(), second);
+  EXPECT_EQ(test::text_of(follower->load(Oid{1}, second)), "two");
 }
 
 TEST_F(FileStorageFollow, FileReplacedByABackupThatWentOn_IsCorrupt) {
@@ -215,9 +226,12 @@ TEST_F(FileStorageFollow, FileReplacedByABackupThatWentOn_IsCorrupt) {
   EXPECT_THROW(follower->sync(), Corrupt);
 }
 
-TEST_F(FileStorageFollow, FileGone_IsFollowedByItsDescriptor) {
+TEST_F(FileStorageFollow, FileGone_IsUnavailableUntilItIsBack) {
   std::filesystem::rename(path, path + ".old");  // as a pack does for a moment
   EXPECT_EQ(follower->sync(), first);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  EXPECT_THROW(follower->sync(), Unavailable);
+  EXPECT_EQ(test::text_of(follower->load(Oid{1}, first)), "one");
   std::filesystem::rename(path + ".old", path);
   const auto second = test::commit(*writer, {{Oid{1}, "two"}});
   EXPECT_EQ(follower->sync(), second);

@@ -85,6 +85,11 @@ bool DataFile::replaced() const {
   return info.st_dev != device_ || info.st_ino != inode_;
 }
 
+bool DataFile::gone() const {
+  struct stat info {};
+  return ::stat(path_.c_str(), &info) != 0 && errno == ENOENT;
+}
+
 std::size_t DataFile::read_some(std::uint64_t position, std::span<std::byte> out) const {
   std::size_t done = 0;
   while (done < out.size()) {

@@ -39,6 +39,8 @@ class DataFile {
   // Whether the path names another file by now. A path that names nothing is no other file: a pack
   // renames twice.
   bool replaced() const;
+  // The path names nothing.
+  bool gone() const;
 
   // Reads up to out.size() bytes; fewer only where the file ends.
   std::size_t read_some(std::uint64_t position, std::span<std::byte> out) const;

@@ -24,6 +24,8 @@ namespace {
 
 // A commit of terabytes may take long; a transaction that was forgotten must not stop us for ever.
 constexpr std::chrono::minutes kLongestTransaction{30};
+// Between the two renames of a pack.
+constexpr std::chrono::seconds kPackPatience{1};
 
 std::string url_of(const std::string& path) {
   return "file://" + percent_encode(std::filesystem::absolute(path).lexically_normal().string());
@@ -142,9 +144,13 @@ Tid FileStorage::sync() {
     return last_tid();
   }
   const std::lock_guard follow(follow_mutex_);
-  check_not_failed();
+  check_not_gone();
   if (log_.file->replaced()) switch_file();
   check_unchanged();
+  if (failed_) {
+    const std::unique_lock lock(state_mutex_);
+    failed_.reset();
+  }
   LogScanner scanner(*log_.file, log_.committed.end, log_.committed.last_tid);
   while (const auto* transaction = scanner.next(log_.index)) add(*transaction);
   merge_index_if_large();
@@ -166,6 +172,19 @@ void FileStorage::add(const ScannedTransaction& transaction) {
   last_tid_.store(tid.value, std::memory_order_release);
 }
 
+// A pack takes the file away for a moment. If it stays away, others may commit to another that we
+// are not told of.
+void FileStorage::check_not_gone() {
+  const auto now = std::chrono::steady_clock::now();
+  if (!log_.file->gone()) {
+    gone_since_.reset();
+  } else if (!gone_since_) {
+    gone_since_ = now;
+  } else if (now - *gone_since_ > kPackPatience) {
+    throw Unavailable(path_ + " is not there any more");
+  }
+}
+
 void FileStorage::check_unchanged() {
   const auto& file = *log_.file;
   const auto end = log_.committed.end;
@@ -176,8 +195,7 @@ void FileStorage::check_unchanged() {
   }
   if (size < end) {
     fail(ErrorCode::kCorrupt, path_ + " is " + std::to_string(size) + " bytes long and was " +
-                                  std::to_string(end) +
-                                  ": committed transactions were cut off; open it again");
+                                  std::to_string(end) + ": committed transactions were cut off");
   }
   const auto start = transaction_before(file, kMagicSize, end);
   std::byte tid[8] = {};
@@ -185,7 +203,7 @@ void FileStorage::check_unchanged() {
   if (get_be<8>(tid) != log_.committed.last_tid.value) {
     fail(ErrorCode::kCorrupt, path_ + " at " + std::to_string(log_.last_transaction) +
                                   ": transaction " + log_.committed.last_tid.hex() +
-                                  " is no longer here: the file was overwritten; open it again");
+                                  " is no longer here: the file was overwritten");
   }
 }
 
@@ -194,7 +212,7 @@ void FileStorage::switch_file() {
   if (const auto break_at = first_break(log_, log)) {
     fail(ErrorCode::kCorrupt,
          path_ + " was replaced by a file that does not continue it: transaction " +
-             break_at->hex() + " is not there as it was; open it again");
+             break_at->hex() + " is not there as it was");
   }
   const auto seen = last_tid();
   LogWalker walker(*log.file, log.committed);

@@ -31,8 +31,8 @@
 // S2  For every tid <= last_tid_, the log holds the transaction and the callbacks for it have run.
 // S3  last_tid_ never goes back, also when a pack removed the last transaction.
 // S4  A file that lost or changed what was committed, or whose last commit may have failed, is
-// never
-//     read on: failed_ is set, and every call throws it.
+//     never read on: failed_ is set, and every call throws it. A follower looks again at each
+//     sync(), and goes on once all is there as it was.
 //
 // A pack replaces the file. The new one is opened and indexed while readers go on in the old one,
 // is checked to continue its history, and takes its place; the old one closes with the last read
@@ -92,6 +92,7 @@ class FileStorage : public Storage {
 
   // All of these with follow_mutex_ held.
   void add(const ScannedTransaction& transaction);
+  void check_not_gone();
   void check_unchanged();
   void switch_file();
   void merge_index_if_large();
@@ -115,6 +116,8 @@ class FileStorage : public Storage {
   Log log_;                      // S1
   RecentChanges recent_;         // likewise
   std::optional<Error> failed_;  // S1, S4
+  // That nothing has the file's name; guarded by follow_mutex_.
+  std::optional<std::chrono::steady_clock::time_point> gone_since_;
   std::atomic<std::uint64_t> last_tid_{0};
 
   std::mutex gate_mutex_;
