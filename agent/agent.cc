@@ -27,8 +27,11 @@ std::string random_word() {
 
 }  // namespace
 
-Agent::Agent(Server::Places places, std::stop_token stop)
-    : places_(std::move(places)), store_(places_.state_directory), stop_(std::move(stop)) {}
+Agent::Agent(Server::Places places, std::chrono::seconds feed_grace, std::stop_token stop)
+    : places_(std::move(places)),
+      feed_grace_(feed_grace),
+      store_(places_.state_directory),
+      stop_(std::move(stop)) {}
 
 Agent::~Agent() = default;
 
@@ -61,7 +64,9 @@ std::shared_ptr<Database> Agent::database_of(const std::string& url) {
   auto& database = databases_[url];
   if (!database) {
     database = std::make_shared<Database>(
-        Database::Context{.store = &store_, .places = places_, .stop = stop_}, url);
+        Database::Context{
+            .store = &store_, .places = places_, .feed_grace = feed_grace_, .stop = stop_},
+        url);
   }
   return database;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -37,7 +38,9 @@ struct AttachRequest {
 
 class Agent {
  public:
-  Agent(Server::Places places, std::stop_token stop);
+  // `feed_grace`: how long devices may not know whether they show the present (agent/database.h,
+  // D7)
+  Agent(Server::Places places, std::chrono::seconds feed_grace, std::stop_token stop);
   ~Agent();
 
   // Brings back what the state folder knows of; returns when it has been tried once.
@@ -74,6 +77,7 @@ class Agent {
   std::vector<std::shared_ptr<Database>> all_databases() const;
 
   const Server::Places places_;
+  const std::chrono::seconds feed_grace_;
   const DeviceStore store_;
   const std::stop_token stop_;
 

@@ -204,6 +204,7 @@ void Database::serve(Device& device, bool resume) {
   const auto shown = Tid::parse_hex(reply.value("at", ""));
   if (!shown) throw Failed("the server's reply to attach has no tid");
   device.settled = reply.value("settled", false);
+  device.stale = false;
   const std::lock_guard lock(mutex_);
   device.record.facts = reply.value("facts", device.record.facts);
   device.at = *shown;
@@ -490,18 +491,21 @@ std::vector<DeviceStatus> Database::status() {
       status.state = "failed";
       status.waits_for = live->second.error;
     } else {
-      status.state = device->dirty_bytes > 0 ? "dirty" : "clean";
+      status.state = device->dirty_bytes > 0 ? "dirty" : live->second.stale ? "stale" : "clean";
     }
     if (status.waits_for.empty() && live != served.end() && !live->second.full.empty()) {
       status.waits_for = "room for what is not committed: " + live->second.full;
     }
+    if (status.waits_for.empty() && !device->feed_problem.empty()) {
+      status.waits_for = "news of what others committed: " + device->feed_problem;
+    }
     if (status.waits_for.empty() && !device->record.read_only) status.waits_for = lock_problem_;
     if (status.waits_for.empty() && !device->committing) status.waits_for = operation;
-    status.feed = device->record.pinned    ? "pinned"
-                  : device->claimed        ? "mounted"
-                  : !device->record.follow ? "manual"
-                  : !feed_problem_.empty() ? "lost"
-                                           : "following";
+    status.feed = device->record.pinned           ? "pinned"
+                  : device->claimed               ? "mounted"
+                  : !device->record.follow        ? "manual"
+                  : !device->feed_problem.empty() ? "lost"
+                                                  : "following";
     if (device->record.attached)
       status.nbd = nbd_uri(server_.nbd_socket(), device->record.export_name);
     result.push_back(std::move(status));

@@ -54,6 +54,9 @@
 // D6  The `tid` that the status tells of a device is a state that no read begun afterwards is older
 //     than, in whatever way the program reads. So while the view moves (D4: not settled) it is the
 //     older one; and what is read between two equal answers, both settled, is of just that state.
+// D7  A device that follows, and of which can not be said for longer than the grace time whether it
+//     shows the present, shows nothing: the server refuses to read it, and its pages are dropped.
+//     Not while there are uncommitted writes, or while it is claimed: then it does not follow.
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
 // back, front ends are brought up again, clean devices that follow are moved to the head.
@@ -70,7 +73,7 @@ struct DeviceStatus {
   std::uint64_t size = 0;
   std::uint64_t dirty_bytes = 0;
   std::uint64_t overlay_bytes = 0;
-  std::string state;  // clean, dirty, committing, recovering, unreachable, failed, kept
+  std::string state;  // clean, dirty, stale, committing, recovering, unreachable, failed, kept
   std::string feed;   // following, manual, pinned, mounted, lost
   std::string waits_for;
   std::optional<LastCommit> last_commit;
@@ -103,7 +106,8 @@ class Database {
   struct Context {
     const DeviceStore* store;
     Server::Places places;
-    std::stop_token stop;  // of the agent
+    std::chrono::seconds feed_grace;  // D7
+    std::stop_token stop;             // of the agent
   };
 
   Database(Context context, std::string url);
@@ -144,10 +148,14 @@ class Database {
     Tid at;                           // the server's view, as last heard
     Tid shown;                        // D6; as last heard, and so none before the first status
     std::uint64_t size = 0;
-    bool served = false;          // the server has it
-    bool settled = false;         // D4; the gate's holder's
-    Tid settled_at;               // the view that it was settled at last; the gate's holder's
-    bool claimed = false;         // and therefore behind
+    bool served = false;   // the server has it
+    bool settled = false;  // D4; the gate's holder's
+    Tid settled_at;        // the view that it was settled at last; the gate's holder's
+    bool claimed = false;  // and therefore behind
+    bool stale = false;    // D7
+    std::string
+        feed_problem;  // why it can not be said whether it shows the present; and since when
+    std::chrono::steady_clock::time_point feed_lost_at;
     bool waits_for_room = false;  // as was logged; the keeper's
     bool committing = false;
     std::uint64_t dirty_bytes = 0;  // as last heard
@@ -186,6 +194,11 @@ class Database {
   void settle(Device& device, const StalePages& pages);
   void say_settled(Device& device);
   void follow(std::optional<Tid> made = std::nullopt);
+  void catch_up(std::span<Device* const> devices, Tid head);
+  void catch_up(Device& device, const ServedDevice& served, Tid head);
+  void feed_lost(Device& device, const std::string& why);
+  void make_stale(Device& device);
+  void feed_works(Device& device);
 
   // database_commit.cc
   struct Frozen;
@@ -224,7 +237,6 @@ class Database {
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Device>> devices_;  // guarded by mutex_
   std::string lock_problem_;                                // guarded by mutex_
-  std::string feed_problem_;                                // guarded by mutex_
   std::atomic<std::uint64_t> commit_done_ = 0;
   std::atomic<std::uint64_t> commit_total_ = 0;
 

@@ -22,10 +22,13 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
+constexpr milliseconds kDropDeadline{60 * 1000};
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kLongestBackoff{10000};
 constexpr milliseconds kLookAtHeadEvery{200};
 constexpr milliseconds kRetryLockEvery{1000};
+// What is asked of a server of ZEO that does not answer stays with our server for a while.
+constexpr milliseconds kLookAtLostEvery{5000};
 
 }  // namespace
 
@@ -153,15 +156,20 @@ void Database::look_after() {
     }
   }
   watch_shared();
-  // Only others' commits have to be looked for, and the end of a claim; see follow(). Of a shared
-  // database we are told, and look only in case.
+  follow();
+  const auto any = [&](auto property) {
+    return std::any_of(devices.begin(), devices.end(), property);
+  };
+  // Others' commits have to be looked for, and the end of a claim; see follow(). While the lock is
+  // ours there are none, and of those to a shared database we are told: then it is only to see
+  // whether the database is still there.
   const bool shared = is_shared_url(url_);
-  const bool look =
-      !storage_ || shared ||
-      std::any_of(devices.begin(), devices.end(), [](auto* device) { return device->claimed; });
-  next_look_at_head_ =
-      look ? now + (shared ? kRetryLockEvery : kLookAtHeadEvery) : Clock::time_point{};
-  if (look) follow();
+  const bool lost = any([](auto* device) { return !device->feed_problem.empty(); });
+  const bool claimed = any([](auto* device) { return device->claimed; });
+  const bool often = !shared && !lost && (!storage_ || claimed);
+  next_look_at_head_ = Clock::now() + (often            ? kLookAtHeadEvery
+                                       : shared && lost ? kLookAtLostEvery
+                                                        : kRetryLockEvery);
 }
 
 // Brings a device to the state that its record says, from whatever is there.
@@ -177,6 +185,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     device.at = known->at;
     device.size = known->size;
     device.dirty_bytes = known->dirty_bytes + known->frozen_bytes;
+    device.stale = known->stale;
     device.served = true;
   }
   if (!record.complete) {
@@ -191,6 +200,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     save(device);
   }
   bring_up(device);
+  if (device.stale) front_of(device).drop_pages(all_pages(), kDropDeadline);
   if (device.settled) return;
   // A server that died knows no more of a device without overlay that it was settled.
   const bool same_view = record.read_only && device.at == device.settled_at;

@@ -22,6 +22,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kSyncDeadline{60 * 1000};
 constexpr milliseconds kSyncSlice{5000};
+constexpr milliseconds kLookDeadline{1000};
 
 }  // namespace
 
@@ -110,6 +111,7 @@ void Database::refresh(const std::string& name) {
     throw HintedError(ErrorCode::kBusy, "device " + name + " has uncommitted writes",
                       "commit or abort them first");
   }
+  feed_works(device);
 }
 
 void Database::abort(const std::string& name) {
@@ -140,31 +142,85 @@ void Database::abort(const std::string& name) {
 // server, which watches the database; while this agent holds the database's lock (FileStorage) only
 // its own commits can move the head, and they call this at once, with the `head` that they made.
 void Database::follow(std::optional<Tid> made) {
-  std::vector<Device*> behind = attached_devices();
-  std::erase_if(behind, [](const Device* device) {
+  std::vector<Device*> devices = attached_devices();
+  std::erase_if(devices, [](const Device* device) {
     return !device->served || !device->record.follow || device->record.pinned;
   });
-  if (behind.empty()) return;
+  if (devices.empty()) return;
   try {
-    const Tid head = made ? *made : server_.last_tid(milliseconds(1000));
-    {
-      const std::lock_guard lock(mutex_);
-      feed_problem_.clear();
-      std::erase_if(behind, [&](const Device* device) { return device->at >= head; });
-    }
-    if (behind.empty()) return;
-    const std::map<std::string, ServedDevice> served = server_.status(milliseconds(1000));
-    for (Device* device : behind) {
-      const auto live = served.find(device->record.name);
-      if (live == served.end() || live->second.at >= head) continue;
-      if (live->second.dirty_bytes + live->second.frozen_bytes > 0) continue;
-      if (!note_claim(*device)) move_view(*device, head.hex());
-    }
+    catch_up(devices, made ? *made : server_.last_tid(kLookDeadline));
   } catch (const Error& error) {
-    const std::lock_guard lock(mutex_);
-    if (feed_problem_.empty()) log_line("following " + url_ + ": " + error.what());
-    feed_problem_ = error.what();
+    for (Device* device : devices) feed_lost(*device, error.what());
   }
+}
+
+void Database::catch_up(std::span<Device* const> devices, Tid head) {
+  std::vector<Device*> behind;
+  for (Device* device : devices) {
+    const bool current = !device->stale && device->feed_problem.empty();
+    const std::lock_guard lock(mutex_);
+    if (!current || device->at < head) behind.push_back(device);
+  }
+  if (behind.empty()) return;
+  const std::map<std::string, ServedDevice> served = server_.status(kLookDeadline);
+  for (Device* device : behind) {
+    const auto live = served.find(device->record.name);
+    if (live == served.end()) continue;
+    try {
+      catch_up(*device, live->second, head);
+    } catch (const Error& error) {
+      feed_lost(*device, error.what());
+    }
+  }
+}
+
+void Database::catch_up(Device& device, const ServedDevice& served, Tid head) {
+  const bool dirty = served.dirty_bytes + served.frozen_bytes > 0;
+  if (served.at < head && !dirty && !note_claim(device)) move_view(device, head.hex());
+  feed_works(device);
+}
+
+void Database::feed_works(Device& device) {
+  if (device.stale) {
+    server_.request({{"op", "stale"}, {"device", device.record.name}, {"stale", false}});
+  }
+  const std::lock_guard lock(mutex_);
+  if (device.stale || !device.feed_problem.empty()) {
+    log_line("device " + device.record.name + " follows again");
+  }
+  device.stale = false;
+  device.feed_problem.clear();
+}
+
+// D7.
+void Database::feed_lost(Device& device, const std::string& why) {
+  const auto now = std::chrono::steady_clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    if (device.feed_problem.empty()) {
+      device.feed_lost_at = now;
+      log_line("device " + device.record.name + " does not follow: " + why);
+    }
+    device.feed_problem = why;
+    if (device.stale || now - device.feed_lost_at < context_.feed_grace) return;
+  }
+  try {
+    make_stale(device);
+  } catch (const Error& error) {
+    log_line("device " + device.record.name + ": ending its reads: " + error.what());
+  }
+}
+
+// First the server, or what was dropped would be read again. What is dirty in the kernel reaches
+// the server meanwhile, and then it lets the device be read.
+void Database::make_stale(Device& device) {
+  const ServedDevice served = served_status(device, kLookDeadline);
+  if (served.dirty_bytes + served.frozen_bytes > 0 || note_claim(device)) return;
+  server_.request({{"op", "stale"}, {"device", device.record.name}, {"stale", true}},
+                  kLookDeadline);
+  front_of(device).drop_pages(all_pages(), kSyncDeadline);
+  device.stale = true;
+  log_line("device " + device.record.name + ": reads fail until it follows again");
 }
 
 }  // namespace zbig

@@ -7,6 +7,7 @@
 // can be committed; the next agent takes them over.
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -39,7 +40,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr const char* kUsage =
-    "usage: zbigd [--foreground] [--scopes] [--state DIR] [--socket PATH]\n";
+    "usage: zbigd [--foreground] [--scopes] [--state DIR] [--socket PATH] [--feed-grace SECONDS]\n";
 
 constexpr const char* kHelp = R"(
 The agent of zbig: attaches volumes of ZODB databases as files and devices, and commits what
@@ -51,6 +52,9 @@ programs wrote to them. `zbig attach` starts it when it does not run.
                    (root: /var/lib/zbig; otherwise $XDG_STATE_HOME/zbig or ~/.local/state/zbig)
   --socket PATH    where it listens, with the sockets of its servers beside it
                    (root: /run/zbig/zbigd.sock; otherwise $XDG_RUNTIME_DIR/zbig/zbigd.sock)
+  --feed-grace SECONDS
+                   so long a device goes on to be read when it cannot be learned whether others
+                   committed something newer; then reads fail until it can (60)
   --help           this text
   --version        the version
 
@@ -70,6 +74,7 @@ struct Options {
   bool scopes = false;
   std::string state;
   std::string socket;
+  std::chrono::seconds feed_grace{60};
 };
 
 class UsageError : public Invalid {
@@ -83,6 +88,16 @@ std::string value_of(const std::vector<std::string>& words, std::size_t& i) {
   if (equals != std::string::npos) return word.substr(equals + 1);
   if (i + 1 >= words.size()) throw UsageError(word + ": a value is missing");
   return words[++i];
+}
+
+std::chrono::seconds seconds_of(const std::string& name, const std::string& text) {
+  constexpr unsigned kMost = 24 * 60 * 60;
+  unsigned seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds > kMost) {
+    throw UsageError(name + " " + text + ": seconds are wanted, at most " + std::to_string(kMost));
+  }
+  return std::chrono::seconds(seconds);
 }
 
 // Nothing if the question was answered and there is nothing to start.
@@ -99,6 +114,8 @@ std::optional<Options> parse_options(const std::vector<std::string>& words) {
       options.state = value_of(words, i);
     } else if (name == "--socket") {
       options.socket = value_of(words, i);
+    } else if (name == "--feed-grace") {
+      options.feed_grace = seconds_of(name, value_of(words, i));
     } else if (name == "--help" || name == "-h") {
       std::cout << kUsage << kHelp;
       return std::nullopt;
@@ -231,7 +248,7 @@ void run(const Options& options, Daemon& daemon, const ServiceManager& manager) 
        .sockets_directory = servers,
        .plugin = find_part("ZBIG_PLUGIN", {"nbdkit-zbig-plugin.so", ZBIG_INSTALLED_PLUGIN}, "zbig"),
        .fuse_program = find_part("ZBIG_FUSE", {"zbig-fuse"}, "zbig-fuse")},
-      stop.get_token());
+      options.feed_grace, stop.get_token());
   agent.start();
   {
     HttpServer server(std::move(listener), [&agent](const HttpRequest& request) {

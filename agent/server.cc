@@ -215,6 +215,7 @@ std::map<std::string, ServedDevice> Server::status(milliseconds timeout) const {
     device.frozen_bytes = number_of(item, "frozen_bytes");
     device.overlay_bytes = number_of(item, "overlay_bytes");
     device.settled = item.contains("settled") && item["settled"] == true;
+    device.stale = item.contains("stale") && item["stale"] == true;
     device.full = text_of(item, "full");
     device.error = text_of(item, "error");
     devices.emplace(device.device, std::move(device));

@@ -42,6 +42,7 @@ struct ServedDevice {
   std::uint64_t frozen_bytes = 0;  // of a commit under way
   std::uint64_t overlay_bytes = 0;
   bool settled = false;  // nobody has copies of pages of an older view
+  bool stale = false;    // reads fail while nothing is dirty
   std::string full;      // why writers wait for room; empty if none does
   std::string error;
 };
@@ -77,6 +78,7 @@ class Server {
   // --- requests (docs/control-protocol.md)
   static constexpr std::chrono::milliseconds kDeadline{20000};
 
+  // After a look at the database. Throws what is wrong with that.
   Tid last_tid(std::chrono::milliseconds timeout) const;
   std::map<std::string, ServedDevice> status(std::chrono::milliseconds timeout) const;
   Json request(const Json& request, std::chrono::milliseconds timeout = kDeadline) const;

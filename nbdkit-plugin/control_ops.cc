@@ -241,6 +241,11 @@ Answer settled(ExportTable& exports, const Request& request) {
   return answer;
 }
 
+Answer stale(ExportTable& exports, const Request& request) {
+  exports.device(request.text("device"))->set_stale(request.flag("stale"));
+  return {};
+}
+
 Json status_of(const Device& device) {
   const DeviceConfig& config = device.config();
   const Overlay::Status status = device.status();
@@ -254,6 +259,7 @@ Json status_of(const Device& device) {
           {"overlay_bytes", device.overlay_bytes_on_disk()},
           {"read_only", config.read_only},
           {"settled", status.settled},
+          {"stale", device.stale()},
           {"full", status.full.empty() ? Json() : Json(status.full)},
           {"error", status.error.empty() ? Json() : Json(status.error)}};
 }
@@ -280,7 +286,7 @@ Answer answer_request(ExportTable& exports, const Request& request) {
   static const std::map<std::string, Answer (*)(ExportTable&, const Request&), std::less<>> kOps{
       {"hello", hello},     {"attach", attach},     {"detach", detach},       {"freeze", freeze},
       {"frozen", frozen},   {"unfreeze", unfreeze}, {"committed", committed}, {"abort", abort},
-      {"refresh", refresh}, {"settled", settled},   {"status", status}};
+      {"refresh", refresh}, {"settled", settled},   {"stale", stale},         {"status", status}};
   const std::string op = request.text("op");
   const auto found = kOps.find(op);
   if (found == kOps.end()) throw Invalid("no such op: " + op.substr(0, 40));

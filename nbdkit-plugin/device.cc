@@ -68,7 +68,16 @@ std::shared_ptr<const View> Device::view() const {
 
 // --- what a client does
 
+void Device::refuse_stale_read() const {
+  if (!stale_) return;
+  const Overlay::Status now = status();
+  if (now.dirty_bytes + now.frozen_bytes > 0) return;
+  throw Unavailable("device " + config_.name + " shows the state of " + now.at.hex() +
+                    ", and whether there is a newer one can not be learned");
+}
+
 void Device::read(std::uint64_t offset, std::span<std::byte> out) const {
+  refuse_stale_read();
   if (config_.read_only) {
     read_padded(*view(), offset, out);
   } else {
@@ -77,6 +86,7 @@ void Device::read(std::uint64_t offset, std::span<std::byte> out) const {
 }
 
 ExtentList Device::data_extents(std::uint64_t offset, std::uint64_t length) const {
+  refuse_stale_read();
   return config_.read_only ? padded_data_extents(*view(), offset, length)
                            : overlay()->data_extents(offset, length);
 }
@@ -150,7 +160,7 @@ ExtentList Device::frozen_extents(std::uint64_t from) const {
 
 void Device::unfreeze() {
   std::lock_guard step(step_mutex_);
-  overlay()->unfreeze();
+  if (!config_.read_only) overlay()->unfreeze();
 }
 
 Moved Device::committed(Tid at, bool stored) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -73,6 +74,11 @@ class Device {
   Moved refresh(std::optional<Tid> at);
   // Nobody has copies of pages of before the last move.
   void settled();
+  // `stale`: that newer states can not be learned of, and the agent does not take the view for the
+  // present any more. Then reads fail, unless there are uncommitted writes: whoever made them works
+  // on this view, as long as it takes.
+  void set_stale(bool stale) { stale_ = stale; }
+  bool stale() const { return stale_; }
   // Leaves to the overlay what need not be waited for.
   void tidy();
 
@@ -93,10 +99,12 @@ class Device {
   template <class Write>
   void with_room(Write write);
   std::optional<ExtentList> changes(const View& from, Tid to) const;
+  void refuse_stale_read() const;
 
   const DeviceConfig config_;
   const std::shared_ptr<ServedDatabase> database_;
   std::uint64_t size_ = 0;
+  std::atomic<bool> stale_ = false;
 
   std::mutex step_mutex_;  // one step of the agent at a time
 

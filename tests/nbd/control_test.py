@@ -44,7 +44,8 @@ def operations(server):
                   "facts": {"oid": "0000000000000001"}})
     report.equal("status", server.ok("status"), {"ok": True, "devices": [
         {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE, "dirty_bytes": 0,
-         "frozen_bytes": 0, "read_only": False, "settled": True, "full": None, "error": None,
+         "frozen_bytes": 0, "read_only": False, "settled": True, "stale": False,
+         "full": None, "error": None,
          "overlay_bytes": server.ok("status")["devices"][0]["overlay_bytes"]}]})
 
     # Out of turn, and names that are taken or unknown.
@@ -167,6 +168,7 @@ def operations(server):
     handle = server.connect("/a")
     report.true("read-only", handle.is_read_only())
     refused(server.control("freeze", device="r"), "read_only", "read-only")
+    server.ok("unfreeze", device="r")
     report.equal("refresh", server.ok("refresh", device="r", at="head")["at"], others)
     report.true("content", bytes(handle.pread(PAGE, 0)) == server.read("/a@" + others, 0, PAGE))
     server.ok("detach", device="r")
