@@ -15,7 +15,10 @@ export PEERS PEER_ENV=py3
 python=$PEERS/$PEER_ENV/bin/python
 [ -x "$python" ] || skip "no Python peer $PEER_ENV in $PEERS (./run deps sets it up)"
 
-zeo() { "$here/../peers/zeo-server" "$1" "$work/zeo" > "$work/zeo.said" 2>&1 || fail "zeo-server $1: $(cat "$work/zeo.said")"; }
+zeo() {
+    "$here/../peers/zeo-server" "$1" "$work/zeo" > "$work/zeo.said" 2>&1 ||
+        fail "zeo-server $1: $(cat "$work/zeo.said")"
+}
 zeo_pid() { cat "$work/zeo/zeo.pid"; }
 zeo_ends() {
     [ -s "$work/zeo/zeo.pid" ] || return 0
@@ -28,7 +31,8 @@ plain=$(cat "$work/zeo.said")
 db="$plain&wait_timeout=4"
 name=zbt$$
 by_python() {
-    printf '%s' "$2" | "$python" -W ignore "$here/../peers/zpeer.py" write "$plain" /A "$1" > /dev/null
+    printf '%s' "$2" |
+        "$python" -W ignore "$here/../peers/zpeer.py" write "$plain" /A "$1" > /dev/null
 }
 zbig create "$db" /A --size 1M --block-size 256K > /dev/null
 by_python 1000 zero
@@ -36,7 +40,9 @@ agent_options=(--feed-grace 2)
 start_agent
 expect 0 zbig attach "$db" /A --name "$name" --fuse "$work/here"
 
-reads() { [ "$(dd if="$work/here" bs=1 skip=1000 count="${#1}" status=none 2> "$work/err")" = "$1" ]; }
+reads() {
+    [ "$(dd if="$work/here" bs=1 skip=1000 count="${#1}" status=none 2> "$work/err")" = "$1" ]
+}
 fails() {
     ! dd if="$work/here" of=/dev/null bs=4096 count=1 2> "$work/err" &&
         grep -q "Input/output error" "$work/err"

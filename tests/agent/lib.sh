@@ -12,7 +12,8 @@ agent=
 agent_options=()
 
 start_agent() {
-    zbigd --foreground --state "$state" --socket "$ZBIG_SOCKET" "${agent_options[@]}" 2>> "$work/agent.log" &
+    zbigd --foreground --state "$state" --socket "$ZBIG_SOCKET" "${agent_options[@]}" \
+        2>> "$work/agent.log" &
     agent=$!
     until_true 30 agent_answers || fail "the agent does not answer: $(tail -n 3 "$work/agent.log")"
 }
