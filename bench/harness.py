@@ -113,6 +113,11 @@ class Nbdkit(Process):
         return 'nbd+unix:///%s?socket=%s' % (export.replace('/', '%2F'), self.socket)
 
 
+def settle():
+    """What earlier rows wrote is on the disk, so that nobody's sync is slow for another's pages."""
+    os.sync()
+
+
 class UnixHttp(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__('localhost')
@@ -230,6 +235,7 @@ class Lab:
     def peer(self, *args, env=None):
         """Runs a verb of bench/peer.py with the real Python programs; its JSON."""
         python = os.path.join(PEERS, 'py3', 'bin', 'python')
+        settle()
         return json.loads(sh(python, '-W', 'ignore', '-B', os.path.join(TOP, 'bench', 'peer.py'),
                              *map(str, args), env=dict(os.environ, **(env or {}))))
 

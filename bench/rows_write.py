@@ -10,7 +10,7 @@ import time
 
 import nbd
 
-from harness import MIB, PLUGIN, ZBIG, Agent, Nbdkit, interleave, sh
+from harness import MIB, PLUGIN, ZBIG, Agent, Nbdkit, interleave, settle, sh
 
 BLOCK = 2 * MIB
 
@@ -36,6 +36,7 @@ def commit_after_fill(lab, agent, fmt, mib):
     sh(ZBIG, 'create', url, '/A', '--size', '%dM' % mib)
     uri = agent.attach(url, '/A', 'bench', '--format', fmt)
     sh('nbdcopy', '--flush', lab.random_file(mib), uri)
+    settle()
     start = time.perf_counter()
     agent.commit('bench')
     took = time.perf_counter() - start
@@ -119,6 +120,7 @@ def one_page(lab, report):
         took, syncs, floors, where = [], [], [], random.Random(2)
         with Agent(lab.folder) as agent:
             handle = connect(agent.attach(ours, '/A', 'bench', '--format', fmt))
+            settle()
             for i in range(times):
                 handle.pwrite(os.urandom(4096), where.randrange(mib * MIB // 4096) * 4096)
                 start = time.perf_counter()
@@ -148,6 +150,7 @@ def appends(lab, report):
         before, took = os.path.getsize(url), []
         with Agent(lab.folder) as agent:
             handle = connect(agent.attach(url, '/A', 'bench', '--format', fmt))
+            settle()
             for i in range(times):
                 handle.pwrite(os.urandom(4096), i * 4096)
                 start = time.perf_counter()
