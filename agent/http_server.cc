@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/http_server.h"
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <optional>
@@ -31,6 +32,7 @@ constexpr std::uint64_t kMaxBody = 256u << 10;
 constexpr std::uint64_t kMaxUpload = std::uint64_t{1} << 62;
 constexpr milliseconds kPatience{10000};
 constexpr milliseconds kIdle{30000};
+constexpr milliseconds kLinger{2000};
 
 // A socket as Beast wants a stream, with a deadline for everything.
 class Stream {
@@ -204,6 +206,20 @@ bool wait_for_next(int fd) {
   return ::poll(&item, 1, static_cast<int>(kIdle.count())) > 0;
 }
 
+// Before the close of a connection on which more may come than was read: a close with bytes unread
+// resets it, and a client that is still sending loses the answer.
+void take_the_rest(int fd) {
+  ::shutdown(fd, SHUT_WR);
+  const auto deadline = Clock::now() + kLinger;
+  std::array<char, 65536> rest;
+  while (true) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
+    pollfd item{.fd = fd, .events = POLLIN, .revents = 0};
+    if (left.count() <= 0 || ::poll(&item, 1, static_cast<int>(left.count())) <= 0) return;
+    if (::recv(fd, rest.data(), rest.size(), 0) <= 0) return;
+  }
+}
+
 }  // namespace
 
 HttpServer::HttpServer(Fd listener, HttpHandler handler)
@@ -234,6 +250,7 @@ void HttpServer::serve(int fd) {
     while (serve_one(fd, buffer, handler_, may_keep)) {
       if (buffer.size() == 0 && !wait_for_next(fd)) break;
     }
+    take_the_rest(fd);
   } catch (const std::exception& error) {
     log_line(std::string("a request: ") + error.what());
   }
