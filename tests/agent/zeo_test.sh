@@ -5,30 +5,8 @@
 # commit in turn, each sees the other's, conflicts are reported; and the server dies, hangs, and
 # comes back with an older database.
 
-# shellcheck disable=SC2016 source=tests/agent/lib.sh
-source "$(dirname "$0")/lib.sh"
-need_fuse
-need python3
-here=$(cd "$(dirname "$0")" && pwd)
-PEERS=${PEERS:-$here/../../.peers}
-PEERS=$(readlink -f "$PEERS") || skip "no Python peers (./run deps sets them up)"
-export PEERS PEER_ENV=${1:-py3}
-python=$PEERS/$PEER_ENV/bin/python
-[ -x "$python" ] || skip "no Python peer $PEER_ENV in $PEERS (./run deps sets it up)"
-
-zeo() {
-    "$here/../peers/zeo-server" "$1" "$work/zeo" > "$work/zeo.said" 2>&1 ||
-        fail "zeo-server $1: $(cat "$work/zeo.said")"
-}
-zeo_pid() { cat "$work/zeo/zeo.pid"; }
-zeo_ends() {
-    [ -s "$work/zeo/zeo.pid" ] || return 0
-    kill -CONT "$(zeo_pid)"
-    "$here/../peers/zeo-server" stop "$work/zeo"
-}
-at_end zeo_ends
-zeo start
-plain=$(cat "$work/zeo.said")
+# shellcheck disable=SC2016 source=tests/agent/zeo.sh
+source "$(dirname "$0")/zeo.sh" "${1:-py3}"
 db="$plain&wait_timeout=15"
 name=zbt$$
 peer() { "$python" -W ignore "$here/../peers/zpeer.py" "$@"; }

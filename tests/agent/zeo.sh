@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash source=tests/agent/lib.sh
+#
+# For tests of devices whose database a real ZEO server keeps: `source zeo.sh ENVIRONMENT` starts
+# one of that Python, with its files in $work/zeo. $plain is its URL, $python the Python beside it.
+
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need_fuse
+need python3
+here=$(cd "$(dirname "$0")" && pwd)
+PEERS=${PEERS:-$here/../../.peers}
+PEERS=$(readlink -f "$PEERS") || skip "no Python peers (./run deps sets them up)"
+export PEERS PEER_ENV=$1
+python=$PEERS/$PEER_ENV/bin/python
+[ -x "$python" ] || skip "no Python peer $PEER_ENV in $PEERS (./run deps sets it up)"
+
+zeo() {
+    "$here/../peers/zeo-server" "$1" "$work/zeo" > "$work/zeo.said" 2>&1 ||
+        fail "zeo-server $1: $(cat "$work/zeo.said")"
+}
+zeo_pid() { cat "$work/zeo/zeo.pid"; }
+zeo_ends() {
+    [ -s "$work/zeo/zeo.pid" ] || return 0
+    kill -CONT "$(zeo_pid)"
+    "$here/../peers/zeo-server" stop "$work/zeo"
+}
+at_end zeo_ends
+zeo start
+# shellcheck disable=SC2034  # the test's
+plain=$(cat "$work/zeo.said")
