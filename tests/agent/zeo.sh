@@ -28,3 +28,24 @@ at_end zeo_ends
 zeo start
 # shellcheck disable=SC2034  # the test's
 plain=$(cat "$work/zeo.said")
+
+# start_talk NAME COMMAND...: a program that answers each line with a line.
+# ask NAME WORD...: sets reply.
+declare -A talk_in talk_out
+start_talk() {
+    local name=$1 in out
+    shift
+    mkfifo "$work/$name.in" "$work/$name.out"
+    "$@" < "$work/$name.in" > "$work/$name.out" 2> "$work/$name.err" &
+    exec {in}> "$work/$name.in" {out}< "$work/$name.out"
+    talk_in[$name]=$in
+    talk_out[$name]=$out
+}
+# shellcheck disable=SC2034
+hear() {
+    read -r -t 120 -u "${talk_out[$1]}" reply || fail "$1: no reply: $(tail -n 5 "$work/$1.err")"
+}
+ask() {
+    echo "${*:2}" >&"${talk_in[$1]}"
+    hear "$1"
+}
