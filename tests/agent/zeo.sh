@@ -30,7 +30,7 @@ zeo start
 plain=$(cat "$work/zeo.said")
 
 # start_talk NAME COMMAND...: a program that answers each line with a line.
-# ask NAME WORD...: sets reply.
+# ask NAME WORD...: sets reply. end_talk NAME: it ends.
 declare -A talk_in talk_out
 start_talk() {
     local name=$1 in out
@@ -48,4 +48,8 @@ hear() {
 ask() {
     echo "${*:2}" >&"${talk_in[$1]}"
     hear "$1"
+}
+end_talk() {
+    local in=${talk_in[$1]}
+    exec {in}>&-
 }

@@ -141,13 +141,14 @@ ask python await "$(at 0)" mapping_wins 10 || true
 ask python fill 6 1 start
 python_did start 6
 echo "series $(at 6) $rounds" >&"${talk_in[python]}"
-last=0000
+last=0
 for ((round = 1; round <= rounds; round++)); do
     ask mapping write "$(at 7)" "$(printf '%04d' "$round")"
     expect 0 zbig commit "$name"
     ask mapping read "$(at 6)" 4
-    [[ $reply == star || ! $reply < $last ]] || fail "Python's block went from $last to $reply"
-    [ "$reply" = star ] || last=$reply
+    [ "$reply" != star ] || reply=0
+    [ $((10#$reply)) -ge "$last" ] || fail "Python's block went from $last to $reply"
+    last=$((10#$reply))
 done
 hear python
 same "Python's conflicts" "$reply" 0
@@ -157,6 +158,7 @@ ask python fresh "$(at 7)" "$(printf '%04d' "$rounds")" 10
 [ "$reply" != never ] || fail "the mapping's last commit is missing"
 
 expect 0 zbig check "$plain"
-exec {talk_in[mapping]}>&- {talk_in[python]}>&-
+end_talk mapping
+end_talk python
 until_true 10 zbig detach "$name" 2> /dev/null || fail "detach: $(zbig status "$name")"
 stop_agent
