@@ -8,7 +8,6 @@
 #include <optional>
 #include <utility>
 
-#include "nbdkit-plugin/padded_view.h"
 #include "zodb/error.h"
 
 // Everything but opening, which is in overlay_open.cc.
@@ -40,79 +39,6 @@ Overlay::~Overlay() {
   }
 }
 
-// --- snapshots
-
-template <class Visit>
-void Overlay::Snapshot::for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const {
-  const auto run_of = [](const Layer* layer, std::uint64_t page, std::uint64_t limit) {
-    return layer == nullptr || layer->empty() ? PageBitmap::Run{false, limit - page}
-                                              : layer->bits().run(page, limit);
-  };
-  while (first < end) {
-    const PageBitmap::Run upper = run_of(top.get(), first, end);
-    const std::uint64_t upper_end = first + upper.count;
-    if (upper.set) {
-      visit(top.get(), first, upper.count);
-      first = upper_end;
-    }
-    while (first < upper_end) {
-      const PageBitmap::Run lower = run_of(bottom.get(), first, upper_end);
-      visit(lower.set ? bottom.get() : nullptr, first, lower.count);
-      first += lower.count;
-    }
-  }
-}
-
-ExtentList Overlay::Snapshot::dirty_extents(std::uint64_t offset, std::uint64_t length) const {
-  ExtentList extents;
-  if (length == 0) return extents;
-  const std::uint64_t end = rounded_up(offset + length) / kPageSize;
-  for_each_run(offset / kPageSize, end,
-               [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
-                 if (layer != nullptr) {
-                   append_extent(extents, first * kPageSize, count * kPageSize);
-                 }
-               });
-  return clipped(extents, offset, length);
-}
-
-void Overlay::Snapshot::read(std::uint64_t offset, std::span<std::byte> out) const {
-  const std::uint64_t end = offset + out.size();
-  if (out.empty()) return;
-  for_each_run(offset / kPageSize, rounded_up(end) / kPageSize,
-               [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
-                 const std::uint64_t from = std::max(offset, first * kPageSize);
-                 const std::uint64_t to = std::min(end, (first + count) * kPageSize);
-                 const auto part = out.subspan(from - offset, to - from);
-                 if (layer != nullptr) {
-                   layer->read(from, part);
-                 } else {
-                   read_padded(*view, from, part);
-                 }
-               });
-}
-
-bool Overlay::Snapshot::dirty_where_stale() const {
-  if (!stale) return dirty();
-  return std::any_of(stale->begin(), stale->end(), [&](const Extent& extent) {
-    const std::uint64_t end = std::min(extent.end(), bottom->bits().pages() * kPageSize);
-    return extent.offset < end && !dirty_extents(extent.offset, end - extent.offset).empty();
-  });
-}
-
-void Overlay::Snapshot::move_to(std::shared_ptr<const View> next_view,
-                                const std::optional<ExtentList>& changed) {
-  ++below;
-  view = std::move(next_view);
-  if (stale && changed) {
-    stale->insert(stale->end(), changed->begin(), changed->end());
-    stale = normalised(std::move(*stale));
-  } else {
-    stale.reset();
-  }
-  base = settled() ? view->at() : std::min(base, view->at());
-}
-
 Overlay::SnapshotPtr Overlay::snapshot() const {
   std::lock_guard lock(snapshot_mutex_);
   return snapshot_;
@@ -130,10 +56,6 @@ void Overlay::set_failure(const std::string& sentence) {
 }
 
 // --- what a device does
-
-void Overlay::read(std::uint64_t offset, std::span<std::byte> out) const {
-  snapshot()->read(offset, out);
-}
 
 void Overlay::write(std::uint64_t offset, ByteView bytes) {
   write_pages(offset, bytes.size(), bytes);
@@ -225,24 +147,6 @@ void Overlay::flush() {
     set_failure(error.what());
     throw;
   }
-}
-
-ExtentList Overlay::data_extents(std::uint64_t offset, std::uint64_t length) const {
-  ExtentList extents;
-  if (length == 0) return extents;
-  const SnapshotPtr now = snapshot();
-  now->for_each_run(offset / kPageSize, rounded_up(offset + length) / kPageSize,
-                    [&](const Layer* layer, std::uint64_t first, std::uint64_t count) {
-                      if (layer != nullptr) {
-                        append_extent(extents, first * kPageSize, count * kPageSize);
-                        return;
-                      }
-                      for (const Extent& extent :
-                           padded_data_extents(*now->view, first * kPageSize, count * kPageSize)) {
-                        append_extent(extents, extent.offset, extent.length);
-                      }
-                    });
-  return clipped(extents, offset, length);
 }
 
 // --- what the agent does

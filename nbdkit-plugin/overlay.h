@@ -14,6 +14,7 @@
 #include "bigfile/view.h"
 #include "nbdkit-plugin/file.h"
 #include "nbdkit-plugin/overlay_layer.h"
+#include "nbdkit-plugin/overlay_snapshot.h"
 #include "nbdkit-plugin/overlay_state.h"
 #include "nbdkit-plugin/write_gate.h"
 
@@ -102,13 +103,15 @@ class Overlay {
 
   // --- what a device does; any thread, ranges lie within the size
 
-  void read(std::uint64_t offset, std::span<std::byte> out) const;
+  void read(std::uint64_t offset, std::span<std::byte> out) const { snapshot()->read(offset, out); }
   void write(std::uint64_t offset, ByteView bytes);
   void zero(std::uint64_t offset, std::uint64_t length);
   // Everything that was answered before it began is safe from a loss of power.
   void flush();
   // What is not known to be zeros: dirty pages, and the data of the view.
-  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const;
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const {
+    return snapshot()->data_extents(offset, length);
+  }
   std::shared_ptr<const View> view() const { return snapshot()->view; }
 
   // --- what the agent does; any thread, one after another
@@ -159,28 +162,8 @@ class Overlay {
   std::shared_ptr<const Frozen> frozen() const;
 
  private:
-  enum class Phase { kPlain, kFrozen, kUnfolded };
-  struct Snapshot {
-    std::shared_ptr<const View> view;
-    std::shared_ptr<Layer> bottom;
-    std::shared_ptr<Layer> top;  // null in a Frozen, which shows none of it
-    Phase phase = Phase::kPlain;
-    Tid base;  // O7, and so is the next; nothing: anywhere
-    std::optional<ExtentList> stale = ExtentList{};
-    std::uint64_t below = 0;  // counts the changes of what is below a clean page
-
-    bool dirty() const { return !bottom->empty() || !top->empty(); }
-    Layer& target() const { return phase == Phase::kPlain ? *bottom : *top; }
-    // Calls `visit(layer or nullptr for the view, first page, count)` over pages [first, end).
-    template <class Visit>
-    void for_each_run(std::uint64_t first, std::uint64_t end, Visit visit) const;
-    ExtentList dirty_extents(std::uint64_t offset, std::uint64_t length) const;
-    void read(std::uint64_t offset, std::span<std::byte> out) const;
-
-    bool settled() const { return stale && stale->empty(); }
-    bool dirty_where_stale() const;
-    void move_to(std::shared_ptr<const View> next_view, const std::optional<ExtentList>& changed);
-  };
+  using Phase = OverlayPhase;
+  using Snapshot = OverlaySnapshot;
   using SnapshotPtr = std::shared_ptr<const Snapshot>;
 
   Overlay(std::string directory, File directory_file, StateFile state, std::uint64_t next_layer,

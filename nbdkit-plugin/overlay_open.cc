@@ -69,8 +69,8 @@ File lock_directory(const std::string& directory) {
 
 }  // namespace
 
-Overlay::Snapshot Overlay::load_layers(const std::string& directory, const OverlayState& state,
-                                       std::uint64_t size) {
+OverlaySnapshot Overlay::load_layers(const std::string& directory, const OverlayState& state,
+                                     std::uint64_t size) {
   const Layer::Trust trust =
       state.boot_id == boot_id() ? Layer::Trust::kLive : Layer::Trust::kDurable;
   const auto load = [&](const NamedLayer& named) {
