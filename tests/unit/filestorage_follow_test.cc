@@ -226,6 +226,32 @@ TEST_F(FileStorageFollow, FileReplacedByABackupThatWentOn_IsCorrupt) {
   EXPECT_THROW(follower->sync(), Corrupt);
 }
 
+// Nothing in it contradicts what was there, for there is nothing of that time in it.
+TEST_F(FileStorageFollow, FileReplacedByANewerDatabase_IsCorrupt) {
+  writer.reset();
+  {
+    const auto other = open_filestorage(dir / "other.fs", OpenMode::kCreate);
+    test::commit(*other, {{Oid{0}, "another root"}, {Oid{1}, "another one"}});
+    ASSERT_GT(other->last_tid(), first);
+  }
+  std::filesystem::rename(dir / "other.fs", path);
+  const auto [code, sentence] = error_of([&] { follower->sync(); });
+  EXPECT_EQ(code, ErrorCode::kCorrupt);
+  EXPECT_THAT(sentence, HasSubstr("replaced by a file that does not continue it"));
+  EXPECT_TRUE(heard.empty());
+}
+
+// It began before, and went on after, and shares no transaction with what was there.
+TEST_F(FileStorageFollow, FileReplacedByAnOlderDatabaseThatWentOn_IsCorrupt) {
+  const auto other = open_filestorage(dir / "other.fs", OpenMode::kCreate);
+  test::commit(*other, {{Oid{5}, "of another"}});
+  test::commit(*writer, {{Oid{2}, "two"}});
+  follower->sync();
+  test::commit(*other, {{Oid{0}, "another root"}, {Oid{1}, "one"}, {Oid{2}, "two"}});
+  std::filesystem::rename(dir / "other.fs", path);
+  EXPECT_THROW(follower->sync(), Corrupt);
+}
+
 TEST_F(FileStorageFollow, FileGone_IsUnavailableUntilItIsBack) {
   std::filesystem::rename(path, path + ".old");  // as a pack does for a moment
   EXPECT_EQ(follower->sync(), first);

@@ -13,6 +13,11 @@
 // or is gone as garbage. A backup holds older revisions of them; and if it is older than that, it
 // ends before the last transaction, as a pack's file may where the last one stored nothing but
 // garbage: then all transactions that are missing are looked at.
+//
+// Another database may have none of the old one's objects, or other objects by their oids; what is
+// not there looks as a pack would leave it. But a pack begins with a transaction of the old file,
+// of which it kept some records. (A pack keeps nothing that the old file had if every object, the
+// root too, was stored anew since; then we refuse what we might have followed.)
 
 namespace zbig::fs {
 
