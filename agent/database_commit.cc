@@ -15,7 +15,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -79,6 +78,7 @@ struct Database::Frozen {
   Device* device = nullptr;
   DirtyReader writes;
   std::optional<Extent> cut;  // end_with_array()
+  std::set<Tid> own;          // own_commits_after()
 };
 
 void Database::sync_all(std::span<Device* const> devices, milliseconds patience) {
@@ -117,7 +117,7 @@ std::vector<Database::Frozen> Database::freeze_all(std::span<Device* const> devi
   std::vector<Frozen> frozen;
   try {
     for (Device* device : devices) {
-      frozen.push_back({device, freeze(server_, device->record.name), std::nullopt});
+      frozen.push_back({device, freeze(server_, device->record.name), {}, {}});
     }
   } catch (...) {
     release(frozen);
@@ -140,10 +140,9 @@ void Database::release(std::span<Frozen> frozen) noexcept {
 // Earlier commits of the device that were cut short and may have landed (D3).
 std::set<Tid> Database::own_commits_after(const DeviceRecord& record, Tid base) const {
   std::set<Tid> own;
-  const std::vector<Tid> voted = context_.store->voted(record.name);
-  std::copy_if(voted.begin(), voted.end(), std::inserter(own, own.end()),
-               [&](Tid tid) { return tid > base; });
-  if (own.empty() && !voted.empty()) context_.store->forget_voted(record.name);
+  for (const Tid tid : context_.store->voted(record.name)) {
+    if (tid > base) own.insert(tid);
+  }
   return own;
 }
 
@@ -175,15 +174,15 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
     item.cut = end_with_array(item.writes, at_base, record.name);
     if (item.writes.extents().empty()) continue;
     total += item.writes.total_bytes();
-    Volume volume = find_volume(*storage_, record.volume, head);
+    Volume volume = base == head ? at_base : find_volume(*storage_, record.volume, head);
     if (!same_layout(volume, at_base)) {
       throw HintedError(ErrorCode::kConflict,
                         "volume " + record.volume + " was replaced by another since " + base.hex(),
                         "the writes to device " + record.name +
                             " were made to the old one; `zbig abort` gives them up");
     }
-    std::set<Tid> own = own_commits_after(record, base);
-    refuse_change_below(*item.device, volume, base, head, own);
+    item.own = own_commits_after(record, base);
+    refuse_change_below(*item.device, volume, base, head, item.own);
     for (const VolumeCommit& other : volumes) {
       if (other.volume.zfile == volume.zfile) {
         throw HintedError(ErrorCode::kInvalid,
@@ -196,7 +195,7 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
                        .source = &item.writes,
                        .format = record.format,
                        .merge = request.merge,
-                       .own = std::move(own)});
+                       .own = item.own});
   }
   commit_done_ = 0;
   commit_total_ = total;
@@ -213,7 +212,11 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
     // Not a tid that is no time but the head's successor, as when the clock is behind: if this
     // transaction does not land, another client's may get the same.
     if (tid.value <= storage_->last_tid().value + 1) return;
-    for (const Frozen& item : frozen) context_.store->add_voted(item.device->record.name, tid);
+    for (Frozen& item : frozen) {
+      if (item.writes.extents().empty()) continue;
+      item.own.insert(tid);
+      context_.store->save_voted(item.device->record.name, item.own);
+    }
   };
   const CommitResult result = zbig::commit(*storage_, volumes, request.meta, progress, voted);
   outcome.tid = result.tid;

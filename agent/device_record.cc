@@ -6,7 +6,6 @@
 #include <fstream>
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "agent/control_client.h"
 #include "agent/files.h"
@@ -170,17 +169,21 @@ void DeviceStore::save_last_commit(const std::string& name, const LastCommit& la
   try {
     const Json json = {
         {"tid", tid_or_null(last.tid)}, {"time", last.time}, {"result", last.result}};
-    std::ofstream(directory(name) + "/last_commit.json", std::ios::trunc)
-        << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+    write_over_file(directory(name) + "/last_commit.json",
+                    json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
   } catch (const std::exception& error) {
     log_line("device " + name + ": last_commit.json: " + error.what());
   }
 }
 
-void DeviceStore::add_voted(const std::string& name, Tid tid) const noexcept {
-  std::ofstream file(directory(name) + "/voted", std::ios::app);
-  file << tid.hex() << std::endl;
-  if (!file) log_line("device " + name + ": cannot write " + directory(name) + "/voted");
+void DeviceStore::save_voted(const std::string& name, const std::set<Tid>& tids) const noexcept {
+  try {
+    std::string text;
+    for (const Tid tid : tids) text += tid.hex() + "\n";
+    write_over_file(directory(name) + "/voted", text);
+  } catch (const std::exception& error) {
+    log_line("device " + name + ": " + error.what());
+  }
 }
 
 void DeviceStore::save_view(const std::string& name, Tid at) const noexcept {
@@ -200,10 +203,6 @@ std::vector<Tid> DeviceStore::voted(const std::string& name) const noexcept {
     if (const auto tid = Tid::parse_hex(line)) tids.push_back(*tid);
   }
   return tids;
-}
-
-void DeviceStore::forget_voted(const std::string& name) const noexcept {
-  ::unlink((directory(name) + "/voted").c_str());
 }
 
 std::optional<LastCommit> DeviceStore::last_commit(const std::string& name) const noexcept {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -79,14 +80,12 @@ class DeviceStore {
   // Transactions of the device that were voted: they may be in the database, and later than what
   // its uncommitted writes are based on. Without fsync: what is forgotten by a loss of power makes
   // the device's own commit look like another client's, which is a conflict and no loss.
-  void add_voted(const std::string& name, Tid tid) const noexcept;
+  void save_voted(const std::string& name, const std::set<Tid>& tids) const noexcept;
+  std::vector<Tid> voted(const std::string& name) const noexcept;
   // The view that a front end's pages are of, which only a device without overlay needs to be told.
   // Without fsync: after a loss of power there are no pages.
   void save_view(const std::string& name, Tid at) const noexcept;
   Tid view(const std::string& name) const noexcept;
-
-  std::vector<Tid> voted(const std::string& name) const noexcept;
-  void forget_voted(const std::string& name) const noexcept;
 
   struct Loaded {
     std::vector<DeviceRecord> records;

@@ -53,6 +53,18 @@ void write_file_atomically(const std::string& path, const std::string& text) {
   sync_directory(std::filesystem::path(path).parent_path());
 }
 
+void write_over_file(const std::string& path, const std::string& text) {
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd) throw_errno("open " + path, errno);
+  struct stat found = {};
+  if (::fstat(fd.get(), &found) != 0) throw_errno("stat " + path, errno);
+  const auto size = static_cast<std::size_t>(found.st_size);
+  if (text.size() >= size) return write_all(fd.get(), text, path);
+  std::string padded = text;
+  padded.resize(size - 1, ' ');
+  write_all(fd.get(), padded + "\n", path);
+}
+
 void make_directories(const std::string& path, mode_t mode) {
   if (::mkdir(path.c_str(), mode) == 0) return;
   if (errno == ENOENT) {

@@ -19,6 +19,12 @@ std::string read_small_file(const std::string& path, std::size_t limit);
 // returned.
 void write_file_atomically(const std::string& path, const std::string& text);
 
+// Writes over what is in the file, which never gets shorter: spaces and a newline follow a text
+// that is. Without fsync. Emptied first, a file would take new blocks each time, and ext4 hands the
+// old text to the disk when it is closed and makes who opens it next wait for that: milliseconds,
+// in every commit.
+void write_over_file(const std::string& path, const std::string& text);
+
 // Makes the folder and those above it that are missing, all with `mode`.
 void make_directories(const std::string& path, mode_t mode);
 

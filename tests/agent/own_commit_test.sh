@@ -36,7 +36,7 @@ commit_unheard() {
     until_true 20 eval '[ "$(stat -c %s "$db")" -gt '"$size"' ]' || fail "nothing is stored"
     kill -9 "$(server_pid)"
     exec 3< "$voted"
-    read -r tid <&3
+    tid=$(tail -n 1 <&3)
     exec 3<&-
     echo "$tid" >> "$work/voted"
     rm "$voted"

@@ -89,6 +89,22 @@ TEST(DeviceName, Valid_OnlySafeOnes) {
   EXPECT_TRUE(valid_device_name("A.b_c-2"));
 }
 
+TEST(DeviceStore, WhatEachCommitSaves_WrittenOverLongerText_IsReadAlone) {
+  const test::TempDir dir;
+  const DeviceStore store(dir.path());
+  store.save(sample());
+  EXPECT_EQ(store.voted("A"), std::vector<Tid>{});
+  store.save_voted("A", {Tid{1}, Tid{2}, Tid{3}});
+  EXPECT_EQ(store.voted("A"), (std::vector<Tid>{Tid{1}, Tid{2}, Tid{3}}));
+  store.save_voted("A", {Tid{4}});
+  EXPECT_EQ(store.voted("A"), std::vector<Tid>{Tid{4}});
+
+  store.save_last_commit("A", {.tid = {}, .time = "t", .result = std::string(5000, 'e')});
+  store.save_last_commit("A", {.tid = Tid{4}, .time = "t", .result = "committed"});
+  EXPECT_EQ(store.last_commit("A")->tid, Tid{4});
+  EXPECT_EQ(store.last_commit("A")->result, "committed");
+}
+
 TEST(DeviceStore, Load_OneIsDamaged_TheOthersAreThere) {
   const test::TempDir dir;
   const DeviceStore store(dir.path());
