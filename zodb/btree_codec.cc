@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "zodb/btree.h"
+#include "zodb/bucket_scan.h"
 #include "zodb/error.h"
 
 namespace zbig {
@@ -182,6 +183,9 @@ Bytes encode_btree_node(const BTreeNode& node, Flavour flavour) {
 }
 
 std::shared_ptr<const LoadedNode> parse_loaded_node(Oid oid, Record record) {
+  if (auto bucket = scan_bucket(record.data)) {
+    return std::make_shared<const LoadedNode>(LoadedNode{oid, record.serial, std::move(*bucket)});
+  }
   try {
     return std::make_shared<const LoadedNode>(LoadedNode{
         oid, record.serial, decode_btree_node(ObjectRecord::parse(std::move(record.data)))});
