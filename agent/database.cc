@@ -16,7 +16,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kStatusDeadline{1000};
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
 constexpr milliseconds kForcedSyncDeadline{3000};
 constexpr milliseconds kForcedRequestDeadline{1000};
@@ -120,6 +119,17 @@ Gate::Pass Database::enter(const std::string& operation) {
 
 void Database::save(Device& device) { context_.store->save(device.record); }
 
+// And saves it.
+void Database::change_record(Device& device, const std::function<void(DeviceRecord&)>& change) {
+  DeviceRecord changed = device.record;
+  change(changed);
+  {
+    const std::lock_guard lock(mutex_);
+    device.record = std::move(changed);
+  }
+  save(device);
+}
+
 FrontEnd& Database::front_of(Device& device) {
   if (!device.front) {
     device.front = make_front_end(
@@ -130,12 +140,10 @@ FrontEnd& Database::front_of(Device& device) {
 
 void Database::bring_up(Device& device) {
   front_of(device).bring_up();
-  const auto index_before = device.record.nbd_index;
-  {
-    const std::lock_guard lock(mutex_);
-    front_of(device).note(device.record);
-  }
-  if (device.record.nbd_index != index_before) save(device);
+  DeviceRecord noted = device.record;
+  front_of(device).note(noted);
+  if (noted.nbd_index == device.record.nbd_index) return;
+  change_record(device, [&](DeviceRecord& record) { record = std::move(noted); });
 }
 
 // --- attach
@@ -209,7 +217,7 @@ void Database::serve(Device& device, bool resume) {
   device.record.facts = reply.value("facts", device.record.facts);
   device.at = *shown;
   device.size = number_of(reply, "size");
-  device.dirty_bytes = number_of(reply, "dirty_bytes");
+  device.heard.dirty_bytes = number_of(reply, "dirty_bytes");
   device.served = true;
 }
 
@@ -255,12 +263,10 @@ void Database::attach_device(DeviceRecord record) {
   try {
     save(*device);
     serve(*device, false);
-    front_of(*device).prepare(device->record);
-    save(*device);
+    change_record(*device, [&](DeviceRecord& all) { front_of(*device).prepare(all); });
     bring_up(*device);
     if (!device->settled) settle(*device, all_pages());
-    device->record.complete = true;
-    save(*device);
+    change_record(*device, [](DeviceRecord& all) { all.complete = true; });
   } catch (...) {
     // What was kept of an earlier device stays kept.
     try {
@@ -289,7 +295,7 @@ ServedDevice Database::served_status(const Device& device, milliseconds timeout)
 
 std::uint64_t Database::last_heard_dirty(const Device& device) const {
   const std::lock_guard lock(mutex_);
-  return device.dirty_bytes;
+  return device.heard.dirty_bytes;
 }
 
 // Takes the node away, dead or alive.
@@ -434,83 +440,6 @@ void Database::close_if_unused() {
     const std::lock_guard lock(mutex_);
     lock_problem_.clear();
   }
-}
-
-// --- status
-
-std::vector<DeviceStatus> Database::status() {
-  std::map<std::string, ServedDevice> served;
-  std::string silence;
-  bool any_attached = false;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [name, device] : devices_) any_attached |= device->served;
-  }
-  if (any_attached) {
-    try {
-      served = server_.status(kStatusDeadline);
-    } catch (const std::exception& error) {
-      silence = error.what();
-    }
-  }
-  const std::string operation = gate_.holder();
-  std::vector<DeviceStatus> result;
-  const std::lock_guard lock(mutex_);
-  for (const auto& [name, device] : devices_) {
-    DeviceStatus status;
-    status.record = device->record;
-    status.last_commit = device->last_commit;
-    status.node = node_of(device->record, server_);
-    const auto live = served.find(name);
-    if (live != served.end()) {
-      device->at = live->second.at;
-      device->dirty_bytes = live->second.dirty_bytes + live->second.frozen_bytes;
-      device->overlay_bytes = live->second.overlay_bytes;
-      if (live->second.settled) device->shown = std::max(device->shown, live->second.at);
-    }
-    // D6. What another caller heard meanwhile may be newer, but goes with its `settled`, not ours.
-    status.settled = live != served.end() && live->second.settled;
-    status.at = status.settled ? live->second.at : device->shown;
-    status.size = device->size;
-    status.dirty_bytes = device->dirty_bytes;
-    status.overlay_bytes = device->overlay_bytes;
-    if (!device->record.attached) {
-      status.state = "kept";
-      status.node.clear();
-    } else if (!device->served || device->shown == Tid{}) {
-      status.state = "recovering";
-      status.waits_for = device->problem;
-    } else if (device->committing) {
-      status.state = "committing";
-      status.commit_done = commit_done_;
-      status.commit_total = commit_total_;
-    } else if (!silence.empty() || live == served.end()) {
-      status.state = "unreachable";
-      status.waits_for = silence.empty() ? "the server does not know the device" : silence;
-    } else if (!live->second.error.empty()) {
-      status.state = "failed";
-      status.waits_for = live->second.error;
-    } else {
-      status.state = device->dirty_bytes > 0 ? "dirty" : live->second.stale ? "stale" : "clean";
-    }
-    if (status.waits_for.empty() && live != served.end() && !live->second.full.empty()) {
-      status.waits_for = "room for what is not committed: " + live->second.full;
-    }
-    if (status.waits_for.empty() && !device->feed_problem.empty()) {
-      status.waits_for = "news of what others committed: " + device->feed_problem;
-    }
-    if (status.waits_for.empty() && !device->record.read_only) status.waits_for = lock_problem_;
-    if (status.waits_for.empty() && !device->committing) status.waits_for = operation;
-    status.feed = device->record.pinned           ? "pinned"
-                  : device->claimed               ? "mounted"
-                  : !device->record.follow        ? "manual"
-                  : !device->feed_problem.empty() ? "lost"
-                                                  : "following";
-    if (device->record.attached)
-      status.nbd = nbd_uri(server_.nbd_socket(), device->record.export_name);
-    result.push_back(std::move(status));
-  }
-  return result;
 }
 
 }  // namespace zbig

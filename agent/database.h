@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,8 +37,8 @@
 // D1  Uncommitted writes are in the overlay's folder and nowhere else. Nothing removes that folder
 //     but detach of a clean device, detach --discard, and the server's `abort` and `committed`.
 // D2  One operation at a time (gate_). Whoever holds the gate may talk to the server about devices,
-//     and change Device objects (under mutex_, which readers of the status take). Only what was
-//     last heard of the server (at, dirty and overlay bytes) is noted by readers of the status too.
+//     and change Device objects (under mutex_, which readers of the status take). Only
+//     Device::heard is noted by readers of the status too.
 // D3  A commit tells the server `committed` only after the transaction is durable. Cut short
 //     anywhere, it leaves the writes dirty, based on the view they were made on, together with
 //     those that came later. If the transaction had landed, the next commit must not take it for
@@ -131,7 +132,7 @@ class Database {
   void abort(const std::string& name);
   void refresh(const std::string& name);
 
-  // Answers within about a second, whatever hangs.
+  // Answers within about a second, whatever hangs (database_status.cc).
   std::vector<DeviceStatus> status();
   // The name of a kept device of the volume, if there is one (of that name, if one is given).
   std::optional<std::string> kept_device(const std::string& volume,
@@ -145,8 +146,7 @@ class Database {
   struct Device {
     DeviceRecord record;
     std::unique_ptr<FrontEnd> front;  // front_of()
-    Tid at;                           // the server's view, as last heard
-    Tid shown;                        // D6; as last heard, and so none before the first status
+    Tid at;                           // the server's view
     std::uint64_t size = 0;
     bool served = false;   // the server has it
     bool settled = false;  // D4; the gate's holder's
@@ -158,8 +158,12 @@ class Database {
     std::chrono::steady_clock::time_point feed_lost_at;
     bool waits_for_room = false;  // as was logged; the keeper's
     bool committing = false;
-    std::uint64_t dirty_bytes = 0;  // as last heard
-    std::uint64_t overlay_bytes = 0;
+    // What the server said last, to whoever asked.
+    struct Heard {
+      Tid shown;  // D6; none before the first status
+      std::uint64_t dirty_bytes = 0;
+      std::uint64_t overlay_bytes = 0;
+    } heard;
     std::string problem;  // why it does not work at the moment
     std::optional<LastCommit> last_commit;
   };
@@ -183,6 +187,7 @@ class Database {
   ServedDevice served_status(const Device& device, std::chrono::milliseconds timeout) const;
   std::uint64_t last_heard_dirty(const Device& device) const;
   void save(Device& device);
+  void change_record(Device& device, const std::function<void(DeviceRecord&)>& change);
   std::vector<Device*> attached_devices();
 
   // database_view.cc

@@ -184,7 +184,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     const std::lock_guard lock(mutex_);
     device.at = known->at;
     device.size = known->size;
-    device.dirty_bytes = known->dirty_bytes + known->frozen_bytes;
+    device.heard.dirty_bytes = known->dirty_bytes + known->frozen_bytes;
     device.stale = known->stale;
     device.served = true;
   }
@@ -196,8 +196,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
       forget(device, false, false, true);
       return;
     }
-    device.record.complete = true;
-    save(device);
+    change_record(device, [](DeviceRecord& all) { all.complete = true; });
   }
   bring_up(device);
   if (device.stale) front_of(device).drop_pages(all_pages(), kDropDeadline);

@@ -48,7 +48,7 @@ void Database::note_moved(Device& device, const Json& reply) {
   const std::lock_guard lock(mutex_);
   if (at) device.at = *at;
   device.claimed = false;  // or it would not have moved
-  device.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
+  device.heard.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
 }
 
 // False if the device is dirty, and then nothing moves. `to`: a tid in hex, or "head".

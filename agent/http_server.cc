@@ -149,10 +149,35 @@ class Upload final : public HttpUpload {
   http::request_parser<http::buffer_body> parser_;
 };
 
+// Tells the client, if it is still there, why its request was not understood.
+void refuse(int fd, error_code why) {
+  if (why == http::error::end_of_stream) return;
+  if (why == http::error::body_limit) {
+    answer(fd, refusal(413, "invalid", "the request's body is longer than 256 KiB"));
+  } else if (why == error_code(ETIMEDOUT, boost::system::system_category())) {
+    answer(fd, refusal(408, "invalid", "the request did not come whole in 10 s"));
+  } else {
+    answer(fd, refusal(400, "invalid", "no HTTP request that can be understood"));
+  }
+}
+
+using HeaderParser = http::request_parser<http::empty_body>;
+
+// What follows the header is for the handler to read.
+void serve_upload(int fd, Stream& stream, beast::flat_buffer& buffer, HeaderParser&& header,
+                  const HttpHandler& handler) {
+  HttpRequest request{.method = std::string(header.get().method_string()),
+                      .target = std::string(header.get().target()),
+                      .body = {}};
+  Upload upload(stream, buffer, std::move(header));
+  request.upload = &upload;
+  answer(fd, handler(request));
+}
+
 // Serves one request. True if the connection goes on.
 bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
                const std::function<bool()>& may_keep) {
-  http::request_parser<http::empty_body> header;
+  HeaderParser header;
   header.header_limit(kMaxHeader);
   header.body_limit(kMaxUpload);  // of an upload; others have a smaller one, below
   Stream stream(fd, kPatience);
@@ -164,31 +189,26 @@ bool serve_one(int fd, beast::flat_buffer& buffer, const HttpHandler& handler,
     go_on.result(http::status::continue_);
     http::write(stream, go_on, error);
   }
+  if (error) {
+    refuse(fd, error);
+    return false;
+  }
   constexpr char kBytes[] = "application/octet-stream";
-  if (!error && beast::iequals(header.get()[http::field::content_type], kBytes)) {
-    HttpRequest request{.method = std::string(header.get().method_string()),
-                        .target = std::string(header.get().target()),
-                        .body = {}};
-    Upload upload(stream, buffer, std::move(header));
-    request.upload = &upload;
-    answer(fd, handler(request));
+  if (beast::iequals(header.get()[http::field::content_type], kBytes)) {
+    serve_upload(fd, stream, buffer, std::move(header), handler);
     return false;  // the body may not have been read to its end
   }
   // The parser looks at a length that was announced with the header only, at others as they come.
   const auto announced = header.content_length();
-  if (!error && announced && *announced > kMaxBody) error = http::error::body_limit;
-  http::request_parser<http::string_body> parser(std::move(header));
-  parser.body_limit(kMaxBody);
-  if (!error) http::read(stream, buffer, parser, error);
-  if (error == http::error::end_of_stream) return false;
-  if (error == http::error::body_limit) {
-    answer(fd, refusal(413, "invalid", "the request's body is longer than 256 KiB"));
+  if (announced && *announced > kMaxBody) {
+    refuse(fd, http::error::body_limit);
     return false;
   }
+  http::request_parser<http::string_body> parser(std::move(header));
+  parser.body_limit(kMaxBody);
+  http::read(stream, buffer, parser, error);
   if (error) {
-    const bool late = error == error_code(ETIMEDOUT, boost::system::system_category());
-    answer(fd, late ? refusal(408, "invalid", "the request did not come whole in 10 s")
-                    : refusal(400, "invalid", "no HTTP request that can be understood"));
+    refuse(fd, error);
     return false;
   }
   const auto& request = parser.get();
