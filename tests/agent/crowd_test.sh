@@ -42,13 +42,15 @@ person() {
     while [ "$SECONDS" -lt "$deadline" ] && [ ! -e "$work/wrong" ]; do
         volume=${volumes[RANDOM % 3]}
         other=${volumes[RANDOM % 3]}
-        case $((RANDOM % 8)) in
+        case $((RANDOM % 10)) in
             0 | 1) attempt attach "$db" "/$volume" --name "$volume" --socket-only ;;
             2 | 3) write_somewhere "$volume" ;;
             4) attempt commit "$volume" ;;
             5) if [ "$volume" != "$other" ]; then attempt commit "$volume" "$other"; fi ;;
-            6) if ((RANDOM % 2)); then attempt abort "$volume"; else attempt refresh "$volume"; fi ;;
-            7) if ((RANDOM % 2)); then attempt detach "$volume"; else attempt status; fi ;;
+            6) attempt abort "$volume" ;;
+            7) attempt refresh "$volume" ;;
+            8) attempt detach "$volume" ;;
+            9) attempt status ;;
         esac || true
     done
 }
