@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -25,6 +26,7 @@
 #include "nbdkit-plugin/control_server.h"
 #include "nbdkit-plugin/export.h"
 #include "nbdkit-plugin/export_table.h"
+#include "nbdkit-plugin/log_limit.h"
 #include "nbdkit-plugin/served_database.h"
 #include "zodb/error.h"
 
@@ -70,22 +72,31 @@ int errno_of(ErrorCode code) {
   }
 }
 
+LogLimit log_limit;
+
+void log_failure(const char* callback, const char* what) {
+  const auto skipped = log_limit.admit(LogLimit::Clock::now());
+  if (!skipped) return;
+  if (*skipped > 0) nbdkit_error("%" PRIu64 " failures before this one were not logged", *skipped);
+  nbdkit_error("%s: %s", callback, what);
+}
+
 // Runs `action`; on an exception logs it, sets nbdkit's errno and returns `failed`.
 template <class Result, class Action>
 Result answered(const char* callback, Result failed, const Action& action) noexcept {
   try {
     return action();
   } catch (const Error& error) {
-    nbdkit_error("%s: %s", callback, error.what());
+    log_failure(callback, error.what());
     nbdkit_set_error(errno_of(error.code()));
   } catch (const std::bad_alloc&) {
-    nbdkit_error("%s: out of memory", callback);
+    log_failure(callback, "out of memory");
     nbdkit_set_error(ENOMEM);
   } catch (const std::exception& error) {
-    nbdkit_error("%s: %s", callback, error.what());
+    log_failure(callback, error.what());
     nbdkit_set_error(EIO);
   } catch (...) {
-    nbdkit_error("%s: unknown exception", callback);
+    log_failure(callback, "unknown exception");
     nbdkit_set_error(EIO);
   }
   return failed;

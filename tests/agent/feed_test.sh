@@ -56,6 +56,9 @@ sleep 1
 reads "$work/$name" one || fail "no grace: $(cat "$work/err")"
 becomes_lost "$name" "moved away"
 holds "status" "$(status_of "$name" waits_for)" "is not there any more"
+for ((i = 0; i < 300; i++)); do fails "$work/$name" || fail "a read succeeds"; done
+lines=$(wc -l < "$(echo "$state"/servers/*/log)")
+[ "$lines" -lt 150 ] || fail "reads that fail fill the log: $lines lines"
 for other in m p; do
     reads "$work/$name-$other" "$was" || fail "$other: $(cat "$work/err")"
     cmp "$work/$name-$other" "$work/text" || fail "$other: not its view"
