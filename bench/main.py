@@ -9,6 +9,7 @@ import traceback
 
 import harness
 import rows_attach
+import rows_growth
 import rows_mapped
 import rows_read
 import rows_size
@@ -33,6 +34,9 @@ ROWS = {
     'A2': rows_attach.without_index,
     'D1': rows_size.database_size,
     'F1': rows_write.freeze,
+    'G-R3': rows_growth.random_4k,
+    'G-W3': rows_growth.one_byte_in_100_blocks,
+    'G-W4': rows_growth.one_page,
 }
 
 

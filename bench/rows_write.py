@@ -76,40 +76,51 @@ def filled(lab, name, fmt, mib):
     return path
 
 
+def one_byte_in_blocks(agent, url, fmt, mib, count):
+    """One byte changed in each of `count` random blocks and committed: seconds, bytes of growth."""
+    uri = agent.attach(url, '/A', 'bench', '--format', fmt)
+    handle, before = connect(uri), os.path.getsize(url)
+    for block in random.Random(1).sample(range(mib * MIB // BLOCK), count):
+        at = block * BLOCK + 12345
+        handle.pwrite(bytes([handle.pread(1, at)[0] ^ 0x5a]), at)
+    start = time.perf_counter()
+    agent.commit('bench')
+    took = time.perf_counter() - start
+    handle.shutdown()
+    agent.zbig('detach', 'bench')
+    return took, os.path.getsize(url) - before
+
+
 def one_byte_in_100_blocks(lab, report):
     mib = 256 if not lab.quick else 64
     count = 100 if not lab.quick else 20
     for fmt in 'ZBlk1', 'ZBlk0':
         ours = filled(lab, 'ours.fs', fmt, mib)
         theirs = filled(lab, 'theirs.fs', fmt, mib)
-        growths = {'zbig': [], 'peer': []}
-
-        def zbig():
-            uri = agent.attach(ours, '/A', 'bench', '--format', fmt)
-            handle, before = connect(uri), os.path.getsize(ours)
-            for block in random.Random(1).sample(range(mib * MIB // BLOCK), count):
-                at = block * BLOCK + 12345
-                handle.pwrite(bytes([handle.pread(1, at)[0] ^ 0x5a]), at)
-            start = time.perf_counter()
-            agent.commit('bench')
-            took = time.perf_counter() - start
-            growths['zbig'].append(os.path.getsize(ours) - before)
-            handle.shutdown()
-            agent.zbig('detach', 'bench')
-            return took
 
         def peer():
             result = lab.peer('patch', theirs, count, env={'WENDELIN_CORE_ZBLK_FMT': fmt})
-            growths['peer'].append(result['growth'])
-            return result['seconds']
+            return result['seconds'], result['growth']
 
         with Agent(lab.folder) as agent:
-            seconds = interleave(lab.times, zbig=zbig, peer=peer)
+            both = interleave(lab.times,
+                              zbig=lambda: one_byte_in_blocks(agent, ours, fmt, mib, count),
+                              peer=peer)
         work = '1 byte in each of %d blocks, %s' % (count, fmt)
-        report.ratio('W3', work + ': time', 'wendelin.core', seconds['zbig'], seconds['peer'], 's',
+        seconds, growth = ([[figures[i] for figures in both[who]] for who in ('zbig', 'peer')]
+                           for i in (0, 1))
+        report.ratio('W3', work + ': time', 'wendelin.core', *seconds, 's',
                      1 / 50 if fmt == 'ZBlk1' else 1.0, higher_is_better=False)
-        report.ratio('W3', work + ': growth', 'wendelin.core', growths['zbig'], growths['peer'],
-                     'bytes', 1.05, higher_is_better=False)
+        report.ratio('W3', work + ': growth', 'wendelin.core', *growth, 'bytes', 1.05,
+                     higher_is_better=False)
+
+
+def page_commit(agent, handle, device, mib, where=random.Random(2)):
+    """Seconds to commit one random page of a device's `mib` MiB that was written to."""
+    handle.pwrite(os.urandom(4096), where.randrange(mib * MIB // 4096) * 4096)
+    start = time.perf_counter()
+    agent.commit(device)
+    return time.perf_counter() - start
 
 
 def one_page(lab, report):
@@ -117,15 +128,12 @@ def one_page(lab, report):
     for fmt in 'ZBlk1', 'ZBlk0':
         ours = filled(lab, 'ours.fs', fmt, mib)
         theirs = filled(lab, 'theirs.fs', fmt, mib)
-        took, syncs, floors, where = [], [], [], random.Random(2)
+        took, syncs, floors = [], [], []
         with Agent(lab.folder) as agent:
             handle = connect(agent.attach(ours, '/A', 'bench', '--format', fmt))
             settle()
             for i in range(times):
-                handle.pwrite(os.urandom(4096), where.randrange(mib * MIB // 4096) * 4096)
-                start = time.perf_counter()
-                agent.commit('bench')
-                took.append(time.perf_counter() - start)
+                took.append(page_commit(agent, handle, 'bench', mib))
                 if i % 50 == 0:
                     syncs.append(lab.fdatasync())
                     floors.append(lab.appended_commit())
