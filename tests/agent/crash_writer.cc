@@ -2,7 +2,7 @@
 
 // A writer that does not trust the device, for tests that kill what is behind it.
 //
-//   crash_writer URI SECONDS SEED IMAGE
+//   crash_writer URI SEED IMAGE
 //
 // It writes random pages, each filled with its number and a version, flushes now and then, and
 // keeps a model: of each page the version that was flushed last, and the one that was written last.
@@ -10,10 +10,11 @@
 // whole, not older than the flushed one (what was acknowledged is there) and not newer than the
 // written one. Other programs may commit meanwhile; that changes no byte.
 //
-// In the end it flushes, checks once more, and writes to IMAGE what the device must hold. Prints
+// At SIGTERM it flushes, checks once more, and writes to IMAGE what the device must hold. Prints
 // how often it had to connect.
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +32,8 @@
 namespace {
 
 constexpr std::size_t kPage = 4096;
+
+volatile std::sig_atomic_t told_to_end = 0;
 
 struct Closer {
   void operator()(nbd_handle* handle) const { nbd_close(handle); }
@@ -78,9 +81,8 @@ class Writer {
     verify_all();
   }
 
-  void run(std::chrono::seconds time) {
-    const auto deadline = std::chrono::steady_clock::now() + time;
-    while (std::chrono::steady_clock::now() < deadline) {
+  void run_until_told() {
+    while (told_to_end == 0) {
       if (!(random_() % 16 == 0 ? flush() : write())) reconnect();
     }
     while (!flush()) reconnect();
@@ -167,9 +169,10 @@ class Writer {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) die("usage: crash_writer URI SECONDS SEED IMAGE");
-  Writer writer(argv[1], std::strtoull(argv[3], nullptr, 10));
-  writer.run(std::chrono::seconds(std::strtoll(argv[2], nullptr, 10)));
-  writer.save(argv[4]);
+  if (argc != 4) die("usage: crash_writer URI SEED IMAGE");
+  std::signal(SIGTERM, [](int) { told_to_end = 1; });
+  Writer writer(argv[1], std::strtoull(argv[2], nullptr, 10));
+  writer.run_until_told();
+  writer.save(argv[3]);
   std::cout << writer.connections() << " connections\n";
 }

@@ -53,7 +53,7 @@ at_end no_agent_is_left
 show_logs() {
     echo "agent.log:"
     tail -n 40 "$work/agent.log"
-    tail -n 5 "$state"/servers/*/log
+    tail -n 5 "$state"/servers/*/log "$state"/devices/*/fuse.log
 }
 # shellcheck disable=SC2016
 at_end '[ "$status" = 0 ] || [ "$status" = 77 ] || show_logs 2> /dev/null'

@@ -19,8 +19,8 @@ for format in ZBlk0 ZBlk1 auto; do
         attach_mapped "$name" "$work/file" --format "$format"
         for round in 1 2 3; do
             seed=$((RANDOM * 32768 + RANDOM))
-            mmap_writer "$work/file" "$seed" "$((round * round * 30))" "$ending"
-            mmap_writer "$work/model" "$seed" "$((round * round * 30))"
+            byte_writer change "$work/file" "$seed" "$((round * round * 30))" "$ending"
+            byte_writer change "$work/model" "$seed" "$((round * round * 30))"
             cmp "$work/file" "$work/model"
             expect 0 zbig commit "$name" -m "$format $seed"
             [[ $out =~ ^[0-9a-f]{16}$ ]] || fail "commit printed '$out' (seed $seed)"

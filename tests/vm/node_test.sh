@@ -32,8 +32,8 @@ step "a program maps it; the database has what it wrote"
 truncate -s 8M "$work/model"
 for ending in none fsync; do
     seed=$RANDOM
-    mmap_writer "$node" "$seed" 40 "$ending"
-    mmap_writer "$work/model" "$seed" 40
+    byte_writer change "$node" "$seed" 40 "$ending"
+    byte_writer change "$work/model" "$seed" 40
     expect 0 zbig commit "$node" -m "seed $seed"
     zbig export "$db" /A | cmp - "$work/model" || fail "seed $seed"
 done
