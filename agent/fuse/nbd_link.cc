@@ -94,17 +94,18 @@ void NbdLink::submit(std::unique_ptr<NbdRequest> request) {
       cookie = nbd_aio_flush(handle, done, 0);
       break;
   }
-  if (cookie >= 0 || flight.finished) return;
-  // Not even sent. A connection that just died is the owner's business (L2: nothing is called
-  // here); anything else is this request's fault.
-  const int error = nbd_get_errno();
-  if (nbd_aio_is_ready(handle) == 1 || nbd_aio_is_processing(handle) == 1) {
-    flight.finished = true;
-    flight.error = error == 0 ? EIO : error;
-    any_completed_ = true;
-  } else {
-    break_off(last_error());
+  // Sending it may be what shows that the server is gone. libnbd closes the descriptor then, so
+  // that no event would tell of it any more, and gives out a cookie all the same. The request stays
+  // with the others, for the owner (L2: nothing is called here).
+  if (nbd_aio_is_ready(handle) != 1 && nbd_aio_is_processing(handle) != 1) {
+    return break_off(cookie < 0 ? last_error() : "the server closed the connection");
   }
+  if (cookie >= 0 || flight.finished) return;
+  // Not even sent, and that is this request's fault.
+  const int error = nbd_get_errno();
+  flight.finished = true;
+  flight.error = error == 0 ? EIO : error;
+  any_completed_ = true;
 }
 
 int NbdLink::fd() const { return state_ == State::kBroken ? -1 : nbd_aio_get_fd(handle_.get()); }
