@@ -11,6 +11,7 @@
 
 #include "agent/fuse/kernel_file.h"
 #include "agent/fuse/mount_point.h"
+#include "agent/fuse/turn.h"
 #include "zodb/error.h"
 #include "zodb/error_word.h"
 
@@ -107,7 +108,8 @@ std::vector<Extent> extents_of(const Json& list) {
 
 class Session {
  public:
-  Session(Worker& worker, const DeviceFacts& facts) : worker_(worker), facts_(facts) {}
+  Session(Worker& worker, const Fd& client, const DeviceFacts& facts)
+      : worker_(worker), client_(client), facts_(facts) {}
 
   Json answer(const Json& request) {
     if (!request.is_object() || !request.contains("op") || !request["op"].is_string()) {
@@ -142,6 +144,7 @@ class Session {
     if (!whole && !request.contains("extents") && !request.contains("size")) {
       throw Invalid("invalidate without extents, whole or size");
     }
+    const Turn turn(facts_.turns, Turn::kInvalidate, client_);
     if (request.contains("size")) {
       const std::uint64_t size = number(request["size"], "size");
       worker_.ask({{"op", "resize"}, {"size", size}});
@@ -160,7 +163,9 @@ class Session {
   }
 
   Json sync() {
-    if (!facts_.read_only) sync_file(facts_.path, facts_.device);
+    if (facts_.read_only) return {{"ok", true}};
+    const Turn turn(facts_.turns, Turn::kSync, client_);
+    sync_file(facts_.path, facts_.device);
     return {{"ok", true}};
   }
 
@@ -168,12 +173,14 @@ class Session {
     if (force) {
       worker_.ask({{"op", "leave"}});
     } else {
+      const Turn turn(facts_.turns, Turn::kSync, client_);
       leave_cleanly(facts_);
     }
     return {{"ok", true}};
   }
 
   Worker& worker_;
+  const Fd& client_;
   const DeviceFacts& facts_;
 };
 
@@ -186,7 +193,7 @@ void leave_cleanly(const DeviceFacts& facts) {
 
 void serve_control_connection(Worker& worker, const Fd& client, const DeviceFacts& facts) {
   Lines lines(client);
-  Session session(worker, facts);
+  Session session(worker, client, facts);
   while (true) {
     worker.set_idle(true);
     std::optional<std::string> line;

@@ -20,7 +20,8 @@ struct DeviceFacts {
   std::string uri;
   bool read_only = false;
   dev_t device = 0;
-  pid_t pid = 0;  // of the serving process
+  pid_t pid = 0;   // of the serving process
+  int turns = -1;  // Turn::make_file()
 };
 
 void serve_control_connection(Worker& worker, const Fd& client, const DeviceFacts& facts);

@@ -13,6 +13,7 @@
 #include "agent/fuse/kernel_file.h"
 #include "agent/fuse/message.h"
 #include "agent/fuse/mount_point.h"
+#include "agent/fuse/turn.h"
 #include "zodb/error.h"
 #include "zodb/error_word.h"
 
@@ -68,8 +69,12 @@ Service::Service(Options options)
                       .connections = options_.connections,
                       .dead_timeout = options_.dead_timeout,
                       .read_only = options_.read_only}),
-      facts_({.path = options_.path, .uri = options_.uri, .read_only = options_.read_only}),
-      workers_(loop_, [this](const Json& question, const Workers::Reply& reply) {
+      turns_(Turn::make_file()),
+      facts_({.path = options_.path,
+              .uri = options_.uri,
+              .read_only = options_.read_only,
+              .turns = turns_.get()}),
+      workers_(loop_, turns_.get(), [this](const Json& question, const Workers::Reply& reply) {
         answer(question, reply);
       }) {}
 

@@ -54,6 +54,7 @@ class Service {
   Options options_;
   EventLoop loop_;
   NbdClient server_;
+  const Fd turns_;  // of workers
   DeviceFacts facts_;
   bool made_path_ = false;
   bool mounted_ = false;   // the kernel has the size

@@ -111,7 +111,8 @@ class Workers::Line : public EventSource, public std::enable_shared_from_this<Li
   Fd socket_;
 };
 
-Workers::Workers(EventLoop& loop, Answer answer) : loop_(loop), answer_(std::move(answer)) {}
+Workers::Workers(EventLoop& loop, int shared, Answer answer)
+    : loop_(loop), shared_(shared), answer_(std::move(answer)) {}
 Workers::~Workers() = default;
 
 std::size_t Workers::count() const { return lines_.size(); }
@@ -132,7 +133,7 @@ void Workers::start(int kernel_fd, Fd inherited, const std::function<void(Worker
   try {
     restore_signals();
     Worker worker(std::move(workers), KernelCache(kernel_fd));
-    close_all_but({worker.line_.get(), worker.cache_.fd(), inherited.get()});
+    close_all_but({worker.line_.get(), worker.cache_.fd(), inherited.get(), shared_});
     const std::jthread watcher([&worker] { worker.watch_line(); });
     // Ends by _exit, whatever happens: the watcher is not waited for, and nothing of what this
     // process has a copy of is its own to take down.

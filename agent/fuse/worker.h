@@ -54,7 +54,8 @@ class Workers {
   using Reply = std::function<void(const Json&)>;
   using Answer = std::function<void(const Json& question, Reply reply)>;
 
-  Workers(EventLoop& loop, Answer answer);
+  // `shared`: a descriptor that every worker keeps.
+  Workers(EventLoop& loop, int shared, Answer answer);
   ~Workers();
 
   // Runs `work` in a new process, which keeps `inherited` open and has a copy of the rest of the
@@ -67,6 +68,7 @@ class Workers {
  private:
   class Line;
   EventLoop& loop_;
+  const int shared_;
   Answer answer_;
   std::list<std::shared_ptr<Line>> lines_;
 };

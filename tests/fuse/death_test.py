@@ -164,6 +164,27 @@ def stopped_server(folder):
         syncing.__exit__()
 
 
+def agents_come_and_go(folder):
+    """Many that asked for a sync or a drop and went away, while the server is silent, are nothing
+    to the next one.
+    """
+    with disk(folder, MiB) as backend, \
+            Front(folder, backend.uri) as front, \
+            Holder(front, MiB) as holder:
+        holder.write(0, b"dirty")
+        backend.process.send_signal(signal.SIGSTOP)
+        for i in range(60):
+            with Control(front.socket) as gone:
+                gone.socket.sendall((b'{"op": "sync"}\n', b'{"op": "invalidate", "whole": true}\n')
+                                    [i % 2])
+                time.sleep(0.02)
+        report.true("the next is welcome", front.ok("hello")["ok"])
+        wait_for("the others to leave", lambda: len(children_of(front.process.pid)) <= 2)
+        backend.process.send_signal(signal.SIGCONT)
+        report.equal("sync", front.ok("sync"), {"ok": True})
+        report.equal("written", backend.read(0, 5), b"dirty")
+
+
 def front_end_killed(folder):
     """kill -9 of the front end while an invalidation waits for a page that it is to read: whoever
     waits gets an error, no process stays, and the path can be used again.
@@ -302,7 +323,7 @@ def many_cycles(folder):
 
 
 for test in (killed_under_load, gone_for_good, not_the_same_server, stopped_server,
-             front_end_killed, ways_to_leave, many_cycles):
+             agents_come_and_go, front_end_killed, ways_to_leave, many_cycles):
     print(test.__name__, flush=True)
     with Scratch() as scratch:
         test(scratch)
