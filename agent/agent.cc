@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "agent/files.h"
+#include "agent/freeze_mark.h"
 #include "agent/fuse_mount.h"
 #include "agent/hinted_error.h"
 #include "agent/log.h"
@@ -38,12 +39,12 @@ Agent::~Agent() = default;
 void Agent::start() {
   DeviceStore::Loaded loaded = store_.load();
   for (const std::string& name : loaded.unreadable) {
-    ProgramFreeze::thaw_marked(store_.freeze_mark(name));
+    thaw_marked(store_.freeze_mark(name));
     names_.insert(name);
   }
   std::set<std::shared_ptr<Database>> found;
   for (DeviceRecord& record : loaded.records) {
-    ProgramFreeze::thaw_marked(store_.freeze_mark(record.name));
+    thaw_marked(store_.freeze_mark(record.name));
     names_.insert(record.name);
     auto database = database_of(record.url);
     database->remember(std::move(record));

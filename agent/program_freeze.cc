@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <filesystem>
 #include <optional>
 #include <sstream>
@@ -17,12 +16,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/files.h"
+#include "agent/freeze_mark.h"
 #include "agent/hinted_error.h"
-#include "agent/log.h"
 #include "agent/mounts.h"
 #include "zodb/error.h"
 
@@ -43,12 +41,9 @@ namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kMaxMark = 1u << 20;
 constexpr std::size_t kMaxProcs = 16u << 20;
 constexpr milliseconds kAskEvery{20};
 constexpr milliseconds kHolderMargin{2000};
-constexpr std::string_view kFileSystemWord = "fs ";
-constexpr std::string_view kCgroupWord = "cgroup ";
 
 // --- the holder: from here to run_holder only what is safe in a copy of a process with threads
 
@@ -102,19 +97,9 @@ int freeze_file_system(int fd) {
   return 0;
 }
 
-void close_all_but(const std::vector<int>& kept) {  // sorted
-  unsigned from = 0;
-  for (const int fd : kept) {
-    const auto keep = static_cast<unsigned>(fd);
-    if (keep > from) ::close_range(from, keep - 1, 0);
-    from = keep + 1;
-  }
-  ::close_range(from, ~0U, 0);
-}
-
 template <class Targets>
 [[noreturn]] void run_holder(Targets& targets, const std::vector<int>& fds, int socket,
-                             const char* mark, milliseconds patience) {
+                             const FreezeMark& mark, milliseconds patience) {
   close_all_but(fds);
   const auto deadline = Clock::now() + patience;
   Word word;
@@ -140,16 +125,26 @@ template <class Targets>
     if (!target.frozen) continue;
     if (target.events) {
       write_digit(target.fd.get(), "0");
-    } else {
-      ::ioctl(target.fd.get(), FITHAW, 0);
+    } else if (::ioctl(target.fd.get(), FITHAW, 0) != 0 && errno == EINVAL) {
+      word.error = ETIMEDOUT;  // somebody else has thawed it
     }
   }
-  ::unlink(mark);
+  mark.remove();
   ::send(socket, &word, sizeof word, MSG_NOSIGNAL);
   ::_exit(0);
 }
 
-// --- what is to be frozen
+// --- the agent's side
+
+enum class Waited { kAnswered, kGivenUp, kTooLong };
+
+Waited wait_for_holder(int socket, Clock::time_point deadline, const std::function<bool()>& go_on) {
+  while (!wait_readable(socket, std::min(deadline, Clock::now() + kAskEvery))) {
+    if (go_on && !go_on()) return Waited::kGivenUp;
+    if (Clock::now() >= deadline) return Waited::kTooLong;
+  }
+  return Waited::kAnswered;
+}
 
 [[noreturn]] void refuse_unprivileged(const std::string& what) {
   throw HintedError(ErrorCode::kUnsupported, what,
@@ -255,7 +250,7 @@ ProgramFreeze ProgramFreeze::of_cgroup(const std::string& path, std::span<const 
   refuse_needed(path, needed);
   std::vector<Target> targets;
   targets.push_back({.name = path,
-                     .mark = std::string(kCgroupWord) + path + "\n",
+                     .mark = FreezeMark::line_of_cgroup(path),
                      .fd = open_file(path + "/cgroup.freeze", O_RDWR),
                      .events = open_file(path + "/cgroup.events", O_RDONLY)});
   return {std::move(targets), mark, kCgroupPatience, {}};
@@ -283,7 +278,7 @@ ProgramFreeze ProgramFreeze::of_file_systems(std::span<const std::string> nodes,
                       mount.mount_point + ", and the commit writes to it");
       }
       targets.push_back({.name = mount.mount_point,
-                         .mark = std::string(kFileSystemWord) + mount.escaped + "\n",
+                         .mark = FreezeMark::line_of_file_system(mount.escaped),
                          .fd = std::move(fd),
                          .events = {}});
     }
@@ -293,7 +288,7 @@ ProgramFreeze ProgramFreeze::of_file_systems(std::span<const std::string> nodes,
 
 ProgramFreeze::ProgramFreeze(std::vector<Target> targets, std::string mark, milliseconds patience,
                              const std::function<bool()>& go_on)
-    : mark_(std::move(mark)) {
+    : mark_(std::move(mark)), go_on_(go_on) {
   std::string marks;
   for (const Target& target : targets) marks += target.mark;
   std::array<int, 2> ends;
@@ -307,37 +302,23 @@ ProgramFreeze::ProgramFreeze(std::vector<Target> targets, std::string mark, mill
     fds.push_back(target.fd.get());
     if (target.events) fds.push_back(target.events.get());
   }
+  const FreezeMark written(mark_, marks);
+  fds.push_back(written.fd());
   std::sort(fds.begin(), fds.end());
-  write_file_atomically(mark_, marks);
-
-  // Two forks, so that nobody has to wait for the holder's end. No signal but SIGKILL ends it.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  const pid_t between = ::fork();
-  if (between == 0) {
-    ::setsid();
-    const pid_t holder = ::fork();
-    if (holder != 0) ::_exit(holder > 0 ? 0 : 1);
-    run_holder(targets, fds, theirs.get(), mark_.c_str(), patience);
+  try {
+    start_process([&] { run_holder(targets, fds, theirs.get(), written, patience); });
+  } catch (...) {
+    written.remove();
+    throw;
   }
-  const int fork_error = errno;
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   theirs.reset();
-  if (between < 0) {
-    ::unlink(mark_.c_str());
-    throw_errno("start a process that holds the freeze", fork_error);
-  }
-  while (::waitpid(between, nullptr, 0) < 0 && errno == EINTR) {
-  }
   const auto deadline = Clock::now() + patience + kHolderMargin;
-  while (!wait_readable(ours.get(), std::min(deadline, Clock::now() + kAskEvery))) {
-    const bool given_up = go_on && !go_on();
-    if (!given_up && Clock::now() < deadline) continue;
+  const Waited waited = wait_for_holder(ours.get(), deadline, go_on_);
+  if (waited != Waited::kAnswered) {
     // G1. The mark is the holder's to remove.
-    throw Unavailable("freezing " + targets[0].name +
-                      (given_up ? ": the server of the device ended" : ": no answer in time"));
+    throw Unavailable(
+        "freezing " + targets[0].name +
+        (waited == Waited::kGivenUp ? ": the server of the device ended" : ": no answer in time"));
   }
   Word word;
   if (::recv(ours.get(), &word, sizeof word, 0) != sizeof word) {
@@ -352,45 +333,24 @@ ProgramFreeze::ProgramFreeze(std::vector<Target> targets, std::string mark, mill
   holder_ = std::move(ours);
 }
 
-// True if it lasted until now.
+// True if it lasted until now. A holder that does not answer in time goes on thawing.
 bool ProgramFreeze::let_go() noexcept {
   if (!holder_) return true;
   ::shutdown(holder_.get(), SHUT_WR);
+  const Fd socket = std::move(holder_);
+  if (wait_for_holder(socket.get(), Clock::now() + kLongest, go_on_) != Waited::kAnswered) {
+    return false;
+  }
   Word word;
-  const bool answered = wait_readable(holder_.get(), Clock::now() + kLongest) &&
-                        ::recv(holder_.get(), &word, sizeof word, 0) == sizeof word;
-  holder_.reset();
-  if (!answered) thaw_marked(mark_);
-  return answered && word.error == 0;
+  if (::recv(socket.get(), &word, sizeof word, 0) == sizeof word) return word.error == 0;
+  thaw_marked(mark_);
+  return false;
 }
 
 void ProgramFreeze::thaw() {
   if (let_go()) return;
   throw HintedError(ErrorCode::kUnavailable, "what was frozen went on before all of it was taken",
                     "nothing was committed; commit again");
-}
-
-void ProgramFreeze::thaw_marked(const std::string& mark) noexcept {
-  try {
-    if (::access(mark.c_str(), F_OK) != 0) return;
-    std::istringstream lines(read_small_file(mark, kMaxMark));
-    for (std::string line; std::getline(lines, line);) {
-      log_line("thawing what a commit left frozen: " + line);
-      if (line.starts_with(kCgroupWord)) {
-        const std::string path = line.substr(kCgroupWord.size()) + "/cgroup.freeze";
-        const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-        if (fd) write_digit(fd.get(), "0");
-      } else if (line.starts_with(kFileSystemWord)) {
-        const std::string path = unescaped(line.substr(kFileSystemWord.size()));
-        const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-        // EINVAL: it is not frozen.
-        if (fd) ::ioctl(fd.get(), FITHAW, 0);
-      }
-    }
-    ::unlink(mark.c_str());
-  } catch (const std::exception& error) {
-    log_line("thawing what " + mark + " tells: " + error.what());
-  }
 }
 
 }  // namespace zbig

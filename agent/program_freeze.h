@@ -27,10 +27,10 @@
 //     go, has died, or gave up waiting for a freeze that comes late (FIFREEZE waits for the server
 //     without a limit, and no signal ends it).
 // G2  It thaws by itself after kLongest. The agent learns of that when it lets go, and what it took
-//     is then not called exact.
+//     is then not called exact. The same if anybody else thaws it.
 // G3  Before anything is frozen the mark, a file in the state folder, says what will be; it goes
-//     when all is thawed. An agent that starts thaws what a mark tells: of an agent that was killed
-//     together with its holder.
+//     when all is thawed. An agent that starts has thawed what a mark tells: of an agent that was
+//     killed together with its holder (freeze_mark.h).
 // G4  What is frozen already is somebody else's: a cgroup stays so afterwards, for a file system it
 //     is an error.
 //
@@ -61,8 +61,8 @@ class ProgramFreeze {
 
   // The file systems that are mounted from the nodes, directly or by a loop device. Throws Invalid
   // if there is none on one of them, or if `state_directory` is on one. Waits as long as `go_on`
-  // says so; then, and if it takes too long, throws Unavailable. Throws Busy for one that is frozen
-  // already, Unsupported unless root.
+  // says so, here and in thaw(); then, and if it takes too long, throws Unavailable. Throws Busy
+  // for one that is frozen already, Unsupported unless root.
   static ProgramFreeze of_file_systems(std::span<const std::string> nodes,
                                        const std::string& state_directory, const std::string& mark,
                                        const std::function<bool()>& go_on);
@@ -73,9 +73,6 @@ class ProgramFreeze {
   // Returns when all goes on again. Throws Unavailable if it was not stopped all the time (G2).
   void thaw();
 
-  // G3. Nothing if there is no mark.
-  static void thaw_marked(const std::string& mark) noexcept;
-
  private:
   struct Target;
   ProgramFreeze(std::vector<Target> targets, std::string mark, std::chrono::milliseconds patience,
@@ -83,6 +80,7 @@ class ProgramFreeze {
   bool let_go() noexcept;
 
   std::string mark_;
+  std::function<bool()> go_on_;
   Fd holder_;  // the socket
 };
 

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/program_freeze.h"
 
+#include <chrono>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "agent/freeze_mark.h"
 #include "agent/mounts.h"
 #include "tests/support/temp_dir.h"
 #include "zodb/error.h"
@@ -64,13 +67,31 @@ TEST(Unescaped, LoneBackslash_Stays) {
   EXPECT_EQ(unescaped("\\089\\012"), "\\089\n");
 }
 
-TEST(ProgramFreeze, MarkOfWhatIsGone_IsRemoved) {
+bool soon_gone(const std::string& path) {
+  for (int i = 0; i < 1000 && ::access(path.c_str(), F_OK) == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return ::access(path.c_str(), F_OK) != 0;
+}
+
+TEST(FreezeMark, OfWhatIsGone_IsRemoved) {
   test::TempDir dir;
   const std::string mark = dir / "frozen";
   std::ofstream(mark) << "fs /nothing\\040here\ncgroup /nothing\nnonsense\n";
-  ProgramFreeze::thaw_marked(mark);
-  EXPECT_NE(::access(mark.c_str(), F_OK), 0);
-  ProgramFreeze::thaw_marked(mark);
+  thaw_marked(mark);
+  EXPECT_TRUE(soon_gone(mark));
+  thaw_marked(mark);
+}
+
+TEST(FreezeMark, AnotherInItsPlace_IsNotRemoved) {
+  test::TempDir dir;
+  const std::string path = dir / "frozen";
+  const FreezeMark old(path, FreezeMark::line_of_cgroup("/a"));
+  const FreezeMark next(path, FreezeMark::line_of_cgroup("/b"));
+  old.remove();
+  EXPECT_EQ(::access(path.c_str(), F_OK), 0);
+  next.remove();
+  EXPECT_NE(::access(path.c_str(), F_OK), 0);
 }
 
 TEST(ProgramFreeze, FolderThatIsNoCgroup_IsInvalidAndLeavesNoMark) {
