@@ -229,17 +229,6 @@ void BlockDiff::add_unexplained() {
   });
 }
 
-std::uint64_t BlockDiff::stored_length(const Objects& objects, const Ref& zblk) const {
-  const BlockObject object = objects.block_object(zblk);
-  if (object.cls != KnownClass::kZBlk1) return std::min(object.length, volume_.blksize);
-  const BTree tree(objects, object.chunktab, KnownClass::kIOBTree);
-  const auto last = tree.max_key();
-  if (!last || *last < 0) return 0;
-  const auto zdata = tree.find(*last);
-  return std::min(static_cast<std::uint64_t>(*last) + objects.block_object(*zdata).length,
-                  volume_.blksize);
-}
-
 // Of all nodes that lead to where `key` is, or would be.
 Tid BlockDiff::newest_node(std::int64_t key) const {
   const Leaf leaf = BTree(after_, volume_.blktab, KnownClass::kLOBTree).leaf(key);
@@ -272,8 +261,12 @@ BlockDelta BlockDiff::delta_of(std::int64_t key, const Pair& pair) const {
     delta.tid = newest_node(key);
   }
   std::uint64_t length = 0;
-  if (pair.before) length = std::max(length, stored_length(before_, pair.before->zblk));
-  if (pair.after) length = std::max(length, stored_length(after_, pair.after->zblk));
+  if (pair.before)
+    length = std::max(
+        length, stored_length(before_, before_.block_object(pair.before->zblk), volume_.blksize));
+  if (pair.after)
+    length = std::max(
+        length, stored_length(after_, after_.block_object(pair.after->zblk), volume_.blksize));
   append_extent(delta.extents, 0, length);
   return delta;
 }

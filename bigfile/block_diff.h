@@ -74,7 +74,6 @@ class BlockDiff {
   void mark_table(const Objects& objects, Oid zblk1);
   BlockDelta delta_of(std::int64_t key, const Pair& pair) const;
   void compare_chunks(BlockDelta& delta, Oid before, Oid after) const;
-  std::uint64_t stored_length(const Objects& objects, const Ref& zblk) const;
   Tid newest_node(std::int64_t key) const;
 
   const Volume& volume_;

@@ -128,7 +128,7 @@ std::uint64_t BlockWriter::fill(BlockBuffer& buffer, const Known& known) const {
   return end;
 }
 
-BlockWriter::Target BlockWriter::choose(BlockBuffer& buffer, const Known& known) {
+BlockWriter::Target BlockWriter::choose(const BlockBuffer& buffer, const Known& known) {
   switch (format_) {
     case BlockFormat::kZBlk0:
       return Target::kZBlk0;
@@ -142,47 +142,98 @@ BlockWriter::Target BlockWriter::choose(BlockBuffer& buffer, const Known& known)
   return known.zblk && known.zblk->cls == KnownClass::kZBlk1 ? Target::kZBlk1 : Target::kZBlk0;
 }
 
-// wendelin.core's rule. Small changes go into a ZBlk1, which grows the database by little; large
-// ones and what is appended until the block is full into a ZBlk0, which is read faster.
-BlockWriter::Target BlockWriter::choose_auto(BlockBuffer& buffer, const Known& known) {
-  Bytes old_bytes;
-  if (known.zblk) {
-    old_bytes.resize(blksize_);
-    read_old(known, buffer, 0, old_bytes);
-  }
-  // From the old bytes, which are at hand.
-  const ExtentList dirty = buffer.dirty;
-  for (const Extent& gap : gaps(dirty, blksize_)) {
-    const auto out = buffer.bytes.subspan(gap.offset, gap.length);
-    if (known.zblk) {
-      std::memcpy(out.data(), old_bytes.data() + gap.offset, gap.length);
-    } else {
-      zero(out);
+// The end of the last byte of `ranges` in the old content that is not zero; 0 if there is none.
+std::uint64_t BlockWriter::end_of_old(const Known& known, const BlockBuffer& buffer,
+                                      const ExtentList& ranges) const {
+  Bytes old;
+  std::uint64_t piece = kFirstPiece;
+  for (auto range = ranges.rbegin(); range != ranges.rend(); ++range) {
+    for (std::uint64_t end = range->end(); end > range->offset;) {
+      const std::uint64_t length = std::min(piece, end - range->offset);
+      old.resize(length);
+      read_old(known, buffer, end - length, old);
+      end -= length;
+      if (const std::size_t found = trimmed(old); found > 0) return end + found;
+      piece = std::min(piece * 4, kLargestPiece);
     }
   }
-  const auto now = std::span<const std::byte>(buffer.bytes).first(trimmed(buffer.bytes));
-  const auto old = std::span<const std::byte>(old_bytes).first(trimmed(old_bytes));
+  return 0;
+}
 
+// What choose_auto asks of a block that was changed. Outside of what is dirty both contents are the
+// same, so nothing is read there but where one of them ends.
+BlockWriter::Change BlockWriter::compare(const BlockBuffer& buffer, const Known& known) const {
+  Change change;
+  for (auto dirty = buffer.dirty.rbegin(); dirty != buffer.dirty.rend(); ++dirty) {
+    const std::size_t found = trimmed(buffer.bytes.subspan(dirty->offset, dirty->length));
+    if (found == 0) continue;
+    change.new_end = dirty->offset + found;
+    break;
+  }
+  if (known.zblk) {
+    const std::uint64_t stored = stored_length(objects_, *known.zblk, blksize_);
+    change.old_end = end_of_old(known, buffer, {{0, stored}});
+    const std::uint64_t from = change.new_end;
+    if (from < change.old_end) {
+      const ExtentList kept =
+          clipped(gaps(buffer.dirty, change.old_end), from, change.old_end - from);
+      change.new_end = std::max(from, end_of_old(known, buffer, kept));
+    }
+  }
+  const std::uint64_t common = std::min(change.old_end, change.new_end);
+  Bytes old;
+  for (const Extent& extent : clipped(buffer.dirty, 0, common)) {
+    for (std::uint64_t at = extent.offset; at < extent.end(); at += old.size()) {
+      old.resize(std::min(kLargestPiece, extent.end() - at));
+      read_old(known, buffer, at, old);
+      change.differences += count_differences(buffer.bytes.subspan(at, old.size()), old);
+    }
+  }
+  return change;
+}
+
+// wendelin.core's rule. Small changes go into a ZBlk1, which grows the database by little; large
+// ones and what is appended until the block is full into a ZBlk0, which is read faster.
+BlockWriter::Target BlockWriter::choose_auto(const BlockBuffer& buffer, const Known& known) {
+  const Change change = compare(buffer, known);
   const auto block = static_cast<std::int64_t>(buffer.block);
   const std::int64_t last = blktab_.max_key().value_or(-1);
-  const bool append_old =
-      block == last && now.size() >= old.size() && equal(now.first(old.size()), old);
-  const bool append_new = block == last + 1 && old.empty();
-  const bool small = 2 * count_differences(now, old) < blksize_;
-  const bool filled = now.size() == blksize_;
-  if (append_new && migratable_ && migratable_->block + 1 == buffer.block) {
-    const Oid oid = new_oid();
-    put_in_table(migratable_->block, oid, KnownClass::kZBlk0);
-    store_payload(oid, kNoTid, KnownClass::kZBlk0, migratable_->payload);
-  }
+  const bool longer = change.new_end >= change.old_end;
+  const bool append_old = block == last && longer && change.differences == 0;
+  const bool append_new = block == last + 1 && change.old_end == 0;
+  const std::uint64_t size = change.differences + std::max(change.old_end, change.new_end) -
+                             std::min(change.old_end, change.new_end);
+  const bool small = 2 * size < blksize_;
+  const bool filled = change.new_end == blksize_;
+  if (append_new && migratable_ && migratable_->block + 1 == buffer.block) migrate();
   migratable_.reset();
   const Target target =
       small && !((append_old || append_new) && filled) ? Target::kZBlk1 : Target::kZBlk0;
   if (target == Target::kZBlk1 && block == last && known.zblk &&
       known.zblk->cls == KnownClass::kZBlk1) {
-    migratable_ = {buffer.block, Bytes(now.begin(), now.end())};
+    migratable_.emplace(Migratable{buffer.block, known, buffer.dirty, {}});
+    for (const Extent& extent : buffer.dirty) {
+      append(migratable_->bytes, buffer.bytes.subspan(extent.offset, extent.length));
+    }
   }
   return target;
+}
+
+// The block that was the last one, from ZBlk1 to ZBlk0.
+void BlockWriter::migrate() {
+  Bytes bytes(blksize_);
+  BlockBuffer whole{migratable_->block, bytes, migratable_->dirty};
+  auto from = migratable_->bytes.begin();
+  for (const Extent& extent : whole.dirty) {
+    const auto to = from + static_cast<std::ptrdiff_t>(extent.length);
+    std::copy(from, to, bytes.begin() + static_cast<std::ptrdiff_t>(extent.offset));
+    from = to;
+  }
+  const std::uint64_t end = fill(whole, migratable_->known);
+  const ByteView content = std::span(bytes).first(end);
+  const Oid oid = new_oid();
+  put_in_table(migratable_->block, oid, KnownClass::kZBlk0);
+  store_payload(oid, kNoTid, KnownClass::kZBlk0, content.first(trimmed(content)));
 }
 
 void BlockWriter::write(BlockBuffer& buffer, const Known& known) {

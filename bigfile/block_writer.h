@@ -62,8 +62,20 @@ class BlockWriter {
   void read_old(const Known& known, const BlockBuffer& buffer, std::uint64_t offset,
                 std::span<std::byte> out) const;
   std::uint64_t fill(BlockBuffer& buffer, const Known& known) const;
-  Target choose(BlockBuffer& buffer, const Known& known);
-  Target choose_auto(BlockBuffer& buffer, const Known& known);
+  Target choose(const BlockBuffer& buffer, const Known& known);
+
+  // Of a block's content without the zeros at its end: how long it is and was, and at how many
+  // places below the lesser of the two it changed.
+  struct Change {
+    std::uint64_t old_end = 0;
+    std::uint64_t new_end = 0;
+    std::uint64_t differences = 0;
+  };
+  std::uint64_t end_of_old(const Known& known, const BlockBuffer& buffer,
+                           const ExtentList& ranges) const;
+  Change compare(const BlockBuffer& buffer, const Known& known) const;
+  Target choose_auto(const BlockBuffer& buffer, const Known& known);
+  void migrate();
 
   void write_zblk0(BlockBuffer& buffer, const Known& known);
   void write_zblk1(BlockBuffer& buffer, const Known& known);
@@ -90,10 +102,13 @@ class BlockWriter {
   PayloadEnvelope full_chunk_;  // of the usual chunk
 
   // `auto` may turn the block before a new last one into a ZBlk0: it must have been the last one,
-  // and a ZBlk1 changed in place by this very transaction.
+  // and a ZBlk1 changed in place by this very transaction. What was dirty of it is kept until it is
+  // known whether a new last one comes; the rest is still in the database.
   struct Migratable {
     std::uint64_t block = 0;
-    Bytes payload;
+    Known known;
+    ExtentList dirty;
+    Bytes bytes;  // what is dirty, one extent after the other
   };
   std::optional<Migratable> migratable_;
 };

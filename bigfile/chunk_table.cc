@@ -54,6 +54,16 @@ std::vector<Chunk> chunks_in(const Objects& objects, Oid chunktab, std::uint64_t
   return chunks;
 }
 
+std::uint64_t stored_length(const Objects& objects, const BlockObject& zblk,
+                            std::uint64_t blksize) {
+  if (zblk.cls != KnownClass::kZBlk1) return std::min(zblk.length, blksize);
+  const BTree tree(objects, zblk.chunktab, KnownClass::kIOBTree);
+  const auto last = tree.max_key();
+  if (!last || *last < 0) return 0;
+  const auto zdata = tree.find(*last);
+  return std::min(static_cast<std::uint64_t>(*last) + objects.block_object(*zdata).length, blksize);
+}
+
 void check_chunk(const Chunk& chunk, std::uint64_t length) {
   if (length <= chunk.limit - chunk.offset) return;
   throw Corrupt("chunk " + chunk.zdata.oid.hex() + " of " + std::to_string(length) +

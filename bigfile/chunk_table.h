@@ -26,6 +26,9 @@ struct Chunk {
 std::vector<Chunk> chunks_in(const Objects& objects, Oid chunktab, std::uint64_t from,
                              std::uint64_t to, std::uint64_t blksize);
 
+// Where what is stored of a block ends: beyond it the block is zero.
+std::uint64_t stored_length(const Objects& objects, const BlockObject& zblk, std::uint64_t blksize);
+
 // Throws Corrupt unless the chunk, whose payload is `length` bytes long, ends where it must.
 void check_chunk(const Chunk& chunk, std::uint64_t length);
 
