@@ -17,6 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSyncDeadline{10 * 60 * 1000};
+constexpr milliseconds kGrowDeadline{20000};
 constexpr milliseconds kForcedSyncDeadline{3000};
 constexpr milliseconds kForcedRequestDeadline{1000};
 
@@ -139,11 +140,48 @@ FrontEnd& Database::front_of(Device& device) {
 }
 
 void Database::bring_up(Device& device) {
-  front_of(device).bring_up();
+  promise_size(device);
+  front_of(device).bring_up(device.size);
+  {
+    const std::lock_guard lock(mutex_);
+    device.shown_size = device.size;
+  }
   DeviceRecord noted = device.record;
   front_of(device).note(noted);
   if (noted.nbd_index == device.record.nbd_index) return;
   change_record(device, [&](DeviceRecord& record) { record = std::move(noted); });
+}
+
+// --- size (D8)
+
+void Database::note_size(Device& device, std::uint64_t size, std::uint64_t volume_size) {
+  if (volume_size < device.volume_size) {
+    log_line("volume " + device.record.volume + " has " + std::to_string(volume_size) +
+             " bytes now; device " + device.record.name + " keeps its " + std::to_string(size) +
+             ", and shows zeros past that");
+  }
+  device.size = size;
+  device.volume_size = volume_size;
+}
+
+void Database::promise_size(Device& device) {
+  if (device.record.least_size >= device.size) return;
+  // On the disk first, or it would not be tried again.
+  DeviceRecord promised = device.record;
+  promised.least_size = device.size;
+  context_.store->save(promised);
+  const std::lock_guard lock(mutex_);
+  device.record.least_size = device.size;
+}
+
+void Database::show_size(Device& device) {
+  if (device.shown_size == device.size) return;
+  promise_size(device);
+  front_of(device).grow(device.record, kGrowDeadline);
+  log_line("device " + device.record.name + " has grown to " + std::to_string(device.size) +
+           " bytes");
+  const std::lock_guard lock(mutex_);
+  device.shown_size = device.size;
 }
 
 // --- attach
@@ -205,6 +243,7 @@ void Database::serve(Device& device, bool resume) {
                   {"at", at},
                   {"resume", resume},
                   {"size", record.size},
+                  {"least", resume ? record.least_size : 0},
                   {"read_only", record.read_only},
                   {"on_full", record.wait_for_room ? "wait" : "error"}};
   if (!record.read_only) request["overlay"] = context_.store->overlay(record.name);
@@ -216,7 +255,7 @@ void Database::serve(Device& device, bool resume) {
   const std::lock_guard lock(mutex_);
   device.record.facts = reply.value("facts", device.record.facts);
   device.at = *shown;
-  device.size = number_of(reply, "size");
+  note_size(device, number_of(reply, "size"), number_of(reply, "volume_size"));
   device.heard.dirty_bytes = number_of(reply, "dirty_bytes");
   device.served = true;
 }

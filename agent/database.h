@@ -58,6 +58,10 @@
 // D7  A device that follows, and of which can not be said for longer than the grace time whether it
 //     shows the present, shows nothing: the server refuses to read it, and its pages are dropped.
 //     Not while there are uncommitted writes, or while it is claimed: then it does not follow.
+// D8  A device that was attached without a size grows with its volume, when its view moves: first
+//     the server shows more, then device.json says so, so that no server that is started later
+//     shows less, then the kernel is told. It never shrinks, for programs have it mapped: what the
+//     volume does not have any more reads as zeros.
 //
 // The keeper is a thread that watches: a server that died is started again and given its devices
 // back, front ends are brought up again, clean devices that follow are moved to the head.
@@ -72,6 +76,7 @@ struct DeviceStatus {
   Tid at;                // D6, and so is the next
   bool settled = false;  // nothing newer than `at` is to be seen either
   std::uint64_t size = 0;
+  std::uint64_t volume_size = 0;
   std::uint64_t dirty_bytes = 0;
   std::uint64_t overlay_bytes = 0;
   std::string state;  // clean, dirty, stale, committing, recovering, unreachable, failed, kept
@@ -147,12 +152,14 @@ class Database {
     DeviceRecord record;
     std::unique_ptr<FrontEnd> front;  // front_of()
     Tid at;                           // the server's view
-    std::uint64_t size = 0;
-    bool served = false;   // the server has it
-    bool settled = false;  // D4; the gate's holder's
-    Tid settled_at;        // the view that it was settled at last; the gate's holder's
-    bool claimed = false;  // and therefore behind
-    bool stale = false;    // D7
+    std::uint64_t size = 0;           // in the server; the gate's holder's
+    std::uint64_t volume_size = 0;
+    std::uint64_t shown_size = 0;  // D8: what the front end was told
+    bool served = false;           // the server has it
+    bool settled = false;          // D4; the gate's holder's
+    Tid settled_at;                // the view that it was settled at last; the gate's holder's
+    bool claimed = false;          // and therefore behind
+    bool stale = false;            // D7
     std::string
         feed_problem;  // why it can not be said whether it shows the present; and since when
     std::chrono::steady_clock::time_point feed_lost_at;
@@ -188,6 +195,9 @@ class Database {
   std::uint64_t last_heard_dirty(const Device& device) const;
   void save(Device& device);
   void change_record(Device& device, const std::function<void(DeviceRecord&)>& change);
+  void note_size(Device& device, std::uint64_t size, std::uint64_t volume_size);
+  void promise_size(Device& device);
+  void show_size(Device& device);
   std::vector<Device*> attached_devices();
 
   // database_view.cc
@@ -196,6 +206,7 @@ class Database {
   bool note_claim(Device& device);
   void refuse_claimed(Device& device);
   void note_moved(Device& device, const Json& reply);
+  void show_move(Device& device, const Json& reply);
   void settle(Device& device, const StalePages& pages);
   void say_settled(Device& device);
   void follow(std::optional<Tid> made = std::nullopt);

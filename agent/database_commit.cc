@@ -283,7 +283,9 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
                                           {"at", now.hex()},
                                           {"stored", outcome.tid.has_value()}});
       note_moved(device, reply);
-      if (!reply.value("settled", false)) others_came.emplace_back(&device, reply);
+      if (!reply.value("settled", false) || device.size != device.shown_size) {
+        others_came.emplace_back(&device, reply);
+      }
     } catch (const std::exception& error) {
       outcome.warning = "device " + device.record.name +
                         " may still be called dirty: " + error.what() +
@@ -293,7 +295,7 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
   }
   for (const auto& [device, reply] : others_came) {
     try {
-      settle(*device, stale_pages_of(reply));
+      show_move(*device, reply);
     } catch (const std::exception& error) {
       log_line("commit: " + device->record.name +
                " may show others' changes late: " + error.what());

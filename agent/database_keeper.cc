@@ -117,7 +117,8 @@ void Database::look_after() {
   }
   const bool well =
       server_.alive() && std::all_of(devices.begin(), devices.end(), [](auto* device) {
-        return device->served && device->settled && device->front && device->front->well();
+        return device->served && device->settled && device->shown_size == device->size &&
+               device->front && device->front->well();
       });
   const auto now = Clock::now();
   if (!well) {
@@ -183,7 +184,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
     device.settled = known->settled;
     const std::lock_guard lock(mutex_);
     device.at = known->at;
-    device.size = known->size;
+    note_size(device, known->size, known->volume_size);
     device.heard.dirty_bytes = known->dirty_bytes + known->frozen_bytes;
     device.stale = known->stale;
     device.served = true;

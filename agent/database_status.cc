@@ -30,6 +30,9 @@ std::vector<DeviceStatus> Database::status() {
     }
   }
   const std::string operation = gate_.holder();
+  const auto shows = [](const Device& device, const ServedDevice& live) {
+    return live.settled && live.size == device.shown_size;
+  };
   std::vector<DeviceStatus> result;
   const std::lock_guard lock(mutex_);
   for (const auto& [name, device] : devices_) {
@@ -41,14 +44,15 @@ std::vector<DeviceStatus> Database::status() {
     if (live != served.end()) {
       device->heard.dirty_bytes = live->second.dirty_bytes + live->second.frozen_bytes;
       device->heard.overlay_bytes = live->second.overlay_bytes;
-      if (live->second.settled) {
+      if (shows(*device, live->second)) {
         device->heard.shown = std::max(device->heard.shown, live->second.at);
       }
     }
     // D6. What another caller heard meanwhile may be newer, but goes with its `settled`, not ours.
-    status.settled = live != served.end() && live->second.settled;
+    status.settled = live != served.end() && shows(*device, live->second);
     status.at = status.settled ? live->second.at : device->heard.shown;
-    status.size = device->size;
+    status.size = device->shown_size;
+    status.volume_size = device->volume_size;
     status.dirty_bytes = device->heard.dirty_bytes;
     status.overlay_bytes = device->heard.overlay_bytes;
     if (!device->record.attached) {

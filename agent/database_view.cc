@@ -47,8 +47,17 @@ void Database::note_moved(Device& device, const Json& reply) {
   const auto at = Tid::parse_hex(reply.value("at", ""));
   const std::lock_guard lock(mutex_);
   if (at) device.at = *at;
+  note_size(device, reply.value("size", device.size),
+            reply.value("volume_size", device.volume_size));
+  device.record.facts = reply.value("facts", device.record.facts);
   device.claimed = false;  // or it would not have moved
   device.heard.dirty_bytes = reply.value("dirty_bytes", std::uint64_t{0});
+}
+
+// After note_moved(): what programs see of the move.
+void Database::show_move(Device& device, const Json& reply) {
+  show_size(device);
+  if (!reply.value("settled", false)) settle(device, stale_pages_of(reply));
 }
 
 // False if the device is dirty, and then nothing moves. `to`: a tid in hex, or "head".
@@ -61,7 +70,7 @@ bool Database::move_view(Device& device, const std::string& to) {
     return false;
   }
   note_moved(device, reply);
-  if (!reply.value("settled", false)) settle(device, stale_pages_of(reply));
+  show_move(device, reply);
   return true;
 }
 
@@ -131,6 +140,7 @@ void Database::abort(const std::string& name) {
   }
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
   note_moved(device, reply);
+  show_size(device);
   device.settled = false;
   // What was given up is stale, too.
   const StalePages stale = full > 0 ? all_pages() : stale_pages_of(reply);

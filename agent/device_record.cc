@@ -81,6 +81,7 @@ std::string to_text(const DeviceRecord& record) {
                {"follow", record.follow},
                {"format", format_word(record.format)},
                {"size", record.size},
+               {"least_size", record.least_size},
                {"wait_for_room", record.wait_for_room},
                {"front_end", front_end_word(record.front_end)},
                {"fuse_path", record.fuse_path},
@@ -114,6 +115,7 @@ DeviceRecord device_record_from(const std::string& text) {
     if (!format) throw Failed("format " + json.at("format").dump());
     record.format = *format;
     record.size = json.at("size").get<std::uint64_t>();
+    record.least_size = json.value("least_size", record.least_size);
     record.wait_for_room = json.value("wait_for_room", true);
     const auto front_end = parse_front_end(json.at("front_end").get<std::string>());
     if (!front_end) throw Failed("front_end " + json.at("front_end").dump());
@@ -138,7 +140,7 @@ DeviceRecord device_record_from(const std::string& text) {
 
 bool valid_device_name(const std::string& name) {
   return !name.empty() && name.size() <= 64 && alphanumeric(name[0]) && name != "frozen" &&
-         std::all_of(name.begin(), name.end(), name_character);
+         name != "growing" && std::all_of(name.begin(), name.end(), name_character);
 }
 
 std::string device_name_from(const std::string& volume) {

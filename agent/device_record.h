@@ -33,8 +33,9 @@ struct DeviceRecord {
   std::optional<Tid> pinned;  // attached at a transaction; never moves
   bool follow = true;         // a clean view follows the head by itself
   BlockFormat format = BlockFormat::kZBlk0;
-  std::uint64_t size = 0;     // asked for; 0: the volume's own
-  bool wait_for_room = true;  // writers, when the disk of the overlay is full
+  std::uint64_t size = 0;        // asked for; 0: it grows with the volume, and has
+  std::uint64_t least_size = 0;  // so many bytes, or is about to; it never has fewer again
+  bool wait_for_room = true;     // writers, when the disk of the overlay is full
   FrontEndKind front_end = FrontEndKind::kFuse;
   std::string fuse_path;                     // of the FUSE file
   bool made_fuse_path = false;               // the mount point is ours to remove
@@ -56,7 +57,7 @@ std::string_view front_end_word(FrontEndKind kind);
 std::optional<FrontEndKind> parse_front_end(std::string_view word);
 
 // A name for people and file names: 1 to 64 of [A-Za-z0-9._-], the first a letter or digit; not
-// "frozen", for `VOLUME#frozen` is an export of its own.
+// "frozen" or "growing", for `VOLUME#frozen` and `VOLUME#growing` are exports of their own.
 bool valid_device_name(const std::string& name);
 // The last part of a volume's path, made such a name.
 std::string device_name_from(const std::string& volume);

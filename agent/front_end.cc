@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/front_end.h"
 
-#include <cctype>
-
 #include <nlohmann/json.hpp>
 
 #include "agent/fuse_mount.h"
@@ -17,7 +15,7 @@ namespace {
 class SocketOnly : public FrontEnd {
  public:
   void prepare(DeviceRecord&) const override {}
-  void bring_up() override {}
+  void bring_up(std::uint64_t) override {}
   void note(DeviceRecord&) const override {}
   bool well() override { return true; }
   bool claimed() override { return false; }
@@ -26,20 +24,11 @@ class SocketOnly : public FrontEnd {
   void sync(std::chrono::milliseconds) override {}
   void drop_pages(const StalePages&, std::chrono::milliseconds) override {}
   void discard_pages(const StalePages&, std::chrono::milliseconds) override {}
+  void grow(const DeviceRecord&, std::chrono::milliseconds) override {}
   void end() override {}
   void end_by_force() override {}
   void remove_names(const DeviceRecord&) const override {}
 };
-
-std::map<std::string, std::string> udev_facts(const DeviceRecord& record) {
-  std::map<std::string, std::string> facts = {{"ZBIG_VOLUME", record.volume}};
-  for (const auto& [key, value] : record.facts) {
-    std::string name = "ZBIG_";
-    for (const char c : key) name += static_cast<char>(std::toupper(c));
-    facts[name] = value;
-  }
-  return facts;
-}
 
 }  // namespace
 

@@ -47,9 +47,9 @@ class FrontEnd {
   // later agent needs to take over or to clean up.
   virtual void prepare(DeviceRecord& record) const = 0;
   // Takes over what an earlier agent left, or starts it; connects it to the server, which has the
-  // device. Returns when programs can use it. Throws Unavailable if this machine cannot have it,
-  // Busy, Failed.
-  virtual void bring_up() = 0;
+  // device with `size` bytes. Returns when programs can use it. Throws Unavailable if this machine
+  // cannot have it, Busy, Failed.
+  virtual void bring_up(std::uint64_t size) = 0;
   // After bring_up(): puts into the record what it has found or chosen.
   virtual void note(DeviceRecord& record) const = 0;
   // Whether there is no need for bring_up().
@@ -71,6 +71,10 @@ class FrontEnd {
   virtual void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) = 0;
   // The same after an abort: what was written to them may be lost.
   virtual void discard_pages(const StalePages& pages, std::chrono::milliseconds timeout) = 0;
+
+  // The server shows more bytes now: `record` says how many (least_size), and what else the volume
+  // has become (facts). Programs see the size from now on, under the same name.
+  virtual void grow(const DeviceRecord& record, std::chrono::milliseconds timeout) = 0;
 
   // Ends it. Throws Busy while a program uses it, and then it stays.
   virtual void end() = 0;

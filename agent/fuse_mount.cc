@@ -64,10 +64,11 @@ void FuseMount::prepare(DeviceRecord& record) const {
   record.made_fuse_path = !std::filesystem::exists(places_.path);
 }
 
-void FuseMount::bring_up() {
+void FuseMount::bring_up(std::uint64_t size) {
   // Below the runtime folder, which may have gone with a reboot.
   make_directories(std::filesystem::path(places_.path).parent_path(), 0700);
   if (!adopt()) start();
+  resize(size, kStartDeadline);
   make_link();
 }
 
@@ -173,6 +174,15 @@ void FuseMount::end_by_force() {
 
 void FuseMount::sync(milliseconds timeout) {
   control_.request({{"op", "sync"}}, timeout, server_.pidfd());
+}
+
+// Does nothing if it is as large already.
+void FuseMount::resize(std::uint64_t size, milliseconds timeout) {
+  control_.request({{"op", "invalidate"}, {"size", size}}, timeout, server_.pidfd());
+}
+
+void FuseMount::grow(const DeviceRecord& record, milliseconds timeout) {
+  resize(record.least_size, timeout);
 }
 
 void FuseMount::drop_pages(const StalePages& pages, milliseconds timeout) {

@@ -43,7 +43,7 @@ class FuseMount : public FrontEnd {
   static std::string node_for(const std::string& wanted, const std::string& name);
 
   void prepare(DeviceRecord& record) const override;
-  void bring_up() override;
+  void bring_up(std::uint64_t size) override;
   bool well() override { return process_ && process_->alive(); }
   std::vector<int> watched() const override;
   std::vector<pid_t> processes() const override;
@@ -52,6 +52,7 @@ class FuseMount : public FrontEnd {
   void sync(std::chrono::milliseconds timeout) override;
   void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;
   void discard_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;
+  void grow(const DeviceRecord& record, std::chrono::milliseconds timeout) override;
   void end() override;
   void end_by_force() override;
   void remove_names(const DeviceRecord& record) const override;
@@ -59,6 +60,7 @@ class FuseMount : public FrontEnd {
  private:
   bool adopt();
   void start();
+  void resize(std::uint64_t size, std::chrono::milliseconds timeout);
   void make_link() const;
 
   const Places places_;

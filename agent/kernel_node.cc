@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/kernel_node.h"
 
+#include <cctype>
 #include <mutex>
 #include <thread>
 
@@ -45,10 +46,20 @@ std::string joined(const std::vector<std::string>& items) {
 
 }  // namespace
 
+std::map<std::string, std::string> udev_facts(const DeviceRecord& record) {
+  std::map<std::string, std::string> facts = {{"ZBIG_VOLUME", record.volume}};
+  for (const auto& [key, value] : record.facts) {
+    std::string name = "ZBIG_";
+    for (const char c : key) name += static_cast<char>(std::toupper(c));
+    facts[name] = value;
+  }
+  return facts;
+}
+
 KernelAttachOptions KernelNode::options() const {
   KernelAttachOptions options;
   options.socket_path = server_.nbd_socket();
-  options.export_name = places_.export_name;
+  options.export_name = places_.export_name + "#growing";  // N5
   options.identifier = places_.identifier;
   options.index = index_;
   options.read_only = places_.read_only;
@@ -69,12 +80,13 @@ KernelAttachOptions KernelNode::options_to_attach() const {
   return options;
 }
 
-void KernelNode::bring_up() {
+void KernelNode::bring_up(std::uint64_t size) {
   if (device_) {
     if (!well()) reconnect();
   } else if (!adopt()) {
-    attach();
+    attach(size);
   }
+  if (size > device_->size()) device_->grow(size, deadline_in(kLinkDeadline));
   ensure_link(places_.name, device_->index(), deadline_in(kLinkDeadline));
 }
 
@@ -90,13 +102,14 @@ bool KernelNode::adopt() {
   return true;
 }
 
-void KernelNode::attach() {
+void KernelNode::attach(std::uint64_t size) {
   if (::geteuid() != 0) {
     throw HintedError(ErrorCode::kUnsupported, "/dev/nbdX needs an agent that runs as root",
                       "start zbigd as root; or attach as a file, with --fuse PATH");
   }
   try {
     KernelAttachOptions options = options_to_attach();
+    options.size = size;
     publish_properties(places_.identifier, {.name = places_.name, .more = places_.facts});
     monitor_ = std::make_unique<LinkMonitor>();
     try {
@@ -186,6 +199,12 @@ void KernelNode::drop_pages(const StalePages& pages, milliseconds timeout) {
 void KernelNode::discard_pages(const StalePages& pages, milliseconds timeout) {
   device().drop_pages(extents_of(pages), DirtyPages::kDiscard, deadline_in(timeout),
                       [this] { return keep_connected(); });
+}
+
+void KernelNode::grow(const DeviceRecord& record, milliseconds timeout) {
+  // First, for udev looks at them when the size changes.
+  publish_properties(places_.identifier, {.name = places_.name, .more = udev_facts(record)});
+  if (record.least_size > device().size()) device().grow(record.least_size, deadline_in(timeout));
 }
 
 void KernelNode::end() {

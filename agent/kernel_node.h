@@ -29,8 +29,13 @@
 //     waiter does that itself when it is told of a dead connection.
 // N4  Nothing is dropped of a device that is mounted or otherwise claimed: its view stays
 //     (claimed()).
+// N5  The connection is to an export without a size (docs/control-protocol.md), for a connection
+//     cannot be told of another one. What the kernel is told is the device's size.
 
 namespace zbig {
+
+// For udev: volume, oid, dtype, shape.
+std::map<std::string, std::string> udev_facts(const DeviceRecord& record);
 
 class KernelNode : public FrontEnd {
  public:
@@ -40,13 +45,13 @@ class KernelNode : public FrontEnd {
     std::optional<std::uint32_t> index;  // of /dev/nbdX, as asked for or as it was
     bool index_asked = false;            // no other will do
     std::string export_name;
-    std::map<std::string, std::string> facts;  // for udev: volume, oid, dtype, shape
+    std::map<std::string, std::string> facts;  // udev_facts()
     bool read_only = false;
   };
   KernelNode(Places places, const Server& server) : places_(std::move(places)), server_(server) {}
 
   void prepare(DeviceRecord&) const override {}
-  void bring_up() override;
+  void bring_up(std::uint64_t size) override;
   void note(DeviceRecord& record) const override;
   bool well() override;
   std::vector<int> watched() const override;
@@ -55,6 +60,7 @@ class KernelNode : public FrontEnd {
   bool claimed() override;
   void drop_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;
   void discard_pages(const StalePages& pages, std::chrono::milliseconds timeout) override;
+  void grow(const DeviceRecord& record, std::chrono::milliseconds timeout) override;
   void end() override;
   void end_by_force() override;
   void remove_names(const DeviceRecord& record) const override;
@@ -63,7 +69,7 @@ class KernelNode : public FrontEnd {
   KernelAttachOptions options() const;
   KernelAttachOptions options_to_attach() const;
   bool adopt();
-  void attach();
+  void attach(std::uint64_t size);
   void reconnect();
   bool keep_connected();
   KernelDevice& device() const;

@@ -175,6 +175,7 @@ Json to_json(const DeviceStatus& status) {
                {"overlay_bytes", status.overlay_bytes},
                {"state", status.state},
                {"size", status.size},
+               {"volume_size", status.volume_size},
                {"read_only", record.read_only},
                {"front_end", front_end_word(record.front_end)},
                {"link", record.link},

@@ -211,6 +211,7 @@ std::map<std::string, ServedDevice> Server::status(milliseconds timeout) const {
     device.export_name = text_of(item, "export");
     device.at = tid_of(item, "at");
     device.size = number_of(item, "size");
+    device.volume_size = number_of(item, "volume_size");
     device.dirty_bytes = number_of(item, "dirty_bytes");
     device.frozen_bytes = number_of(item, "frozen_bytes");
     device.overlay_bytes = number_of(item, "overlay_bytes");

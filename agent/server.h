@@ -38,6 +38,7 @@ struct ServedDevice {
   std::string export_name;
   Tid at;
   std::uint64_t size = 0;
+  std::uint64_t volume_size = 0;
   std::uint64_t dirty_bytes = 0;   // of the layer that is being written
   std::uint64_t frozen_bytes = 0;  // of a commit under way
   std::uint64_t overlay_bytes = 0;

@@ -100,6 +100,12 @@ Changes changed_extents(const Storage& storage, const Volume& volume, Tid from, 
         append_extent(changes.extents, begin + extent.offset, extent.length);
       }
     }
+    if (span.before->array || span.after->array) {
+      // With an array's size changes what it shows, and maybe nothing of its file.
+      const std::uint64_t smaller = std::min(changes.old_size, changes.new_size);
+      changes.extents.push_back({smaller, size - smaller});
+      changes.extents = normalised(std::move(changes.extents));
+    }
     changes.extents = clipped(changes.extents, 0, size);
   }
   if (backwards) std::swap(changes.old_size, changes.new_size);
@@ -124,15 +130,10 @@ ExtentList differing_extents(const Storage& storage, const Volume& volume, Tid f
     view->read(offset, out.first(std::min<std::uint64_t>(out.size(), view->size() - offset)));
   };
 
-  // With an array's size changes what it shows, and nothing of its file.
-  std::vector<Extent> candidates = changes.extents;
-  const auto [smaller, larger] = std::minmax(changes.old_size, changes.new_size);
-  candidates.push_back({smaller, larger - smaller});
-
   ExtentList result;
   Bytes a(kPiece);
   Bytes b(kPiece);
-  for (const Extent& extent : normalised(std::move(candidates))) {
+  for (const Extent& extent : changes.extents) {
     // A file that was replaced may be sparse.
     std::vector<Extent> stored;
     for (const auto& view : {before, after}) {

@@ -11,7 +11,8 @@
 //
 // A block changes in a transaction if its entry in the block table changes (it appears, vanishes,
 // or another ZBlk takes its place), or if its ZBlk, or for ZBlk1 anything below it, is stored in
-// that transaction. Splitting, merging and rebalancing of tree nodes change no block. The answer
+// that transaction. Splitting, merging and rebalancing of tree nodes change no block. Of an array
+// that became longer or shorter, what it gained or lost is changed too. The answer
 // may be wider than the bytes that differ, never narrower. See docs/formats/zbigfile.md, and
 // section "which blocks changed" there.
 

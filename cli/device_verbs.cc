@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "bigfile/commit.h"
+#include "bigfile/extent.h"
 #include "cli/agent_client.h"
 #include "cli/agent_conflict.h"
 #include "cli/forms.h"
@@ -180,7 +181,11 @@ void print_device(const Json& device) {
   line("link         ", text(device, "link"));
   line("database     ", text(device, "url"));
   line("volume       ", text(device, "volume"));
-  line("size         ", human_size(number(device, "size")));
+  const std::uint64_t size = number(device, "size");
+  const std::uint64_t of_volume = device.value("volume_size", size);
+  const bool as_large = of_volume <= size && size - of_volume < kPageSize;
+  line("size         ",
+       human_size(size) + (as_large ? "" : "; the volume has " + human_size(of_volume)));
   line("view         ", text(device, "tid"));
   line("state        ",
        text(device, "state") + (device.value("read_only", false) ? ", read-only" : ""));

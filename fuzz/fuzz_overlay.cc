@@ -20,7 +20,8 @@ constexpr std::uint64_t kSize = 40 * kPageSize;
 
 std::unique_ptr<Overlay> open(const std::string& directory) {
   static const auto view = BufferView::of_pattern(Tid{0x1000}, kSize, 0);
-  return Overlay::open(directory, kSize, [](std::optional<Overlay::Recorded>) { return view; });
+  return Overlay::open(directory, {.fixed = kSize, .least = 0},
+                       [](std::optional<Overlay::Recorded>) { return view; });
 }
 
 // Killed in the middle of a commit: both layers hold something.

@@ -95,8 +95,31 @@ Json list_of(std::span<const Extent> extents) {
   return list;
 }
 
+// Texts for people and udev rules.
+Json facts_of(const Volume& volume) {
+  Json facts = {{"oid", volume.oid.hex()}};
+  if (volume.array) {
+    facts["dtype"] = volume.array->dtype;
+    std::string shape;
+    for (const std::uint64_t length : volume.array->shape) {
+      shape += (shape.empty() ? "" : ",") + std::to_string(length);
+    }
+    facts["shape"] = shape;
+  }
+  return facts;
+}
+
+// What a move of the view can change.
+void add_size(Json& json, const Device& device) {
+  const std::shared_ptr<const View> view = device.view();
+  json["size"] = device.size();
+  json["volume_size"] = view->size();
+  json["facts"] = facts_of(view->volume());
+}
+
 Answer moved_answer(const Device& device, const Moved& moved) {
   Answer answer;
+  add_size(answer.json, device);
   answer.json["at"] = moved.at.hex();
   answer.json["settled"] = device.status().settled;
   if (!moved.extents || moved.extents->size() > kMaxExtents) {
@@ -130,20 +153,6 @@ Answer hello(ExportTable& exports, const Request& request) {
   return answer;
 }
 
-// Texts for people and udev rules.
-Json facts_of(const Volume& volume) {
-  Json facts = {{"oid", volume.oid.hex()}};
-  if (volume.array) {
-    facts["dtype"] = volume.array->dtype;
-    std::string shape;
-    for (const std::uint64_t length : volume.array->shape) {
-      shape += (shape.empty() ? "" : ",") + std::to_string(length);
-    }
-    facts["shape"] = shape;
-  }
-  return facts;
-}
-
 Answer attach(ExportTable& exports, const Request& request) {
   DeviceConfig config;
   config.name = request.text("device");
@@ -151,6 +160,7 @@ Answer attach(ExportTable& exports, const Request& request) {
   config.volume = request.text("volume");
   config.at = request.tid_or_head("at");
   config.size = request.bytes("size");
+  config.least = request.bytes("least");
   config.read_only = request.flag("read_only");
   config.resume = request.flag("resume");
   if (request.has("on_full")) {
@@ -165,11 +175,9 @@ Answer attach(ExportTable& exports, const Request& request) {
   const std::shared_ptr<Device> device = exports.attach(std::move(config));
   const Overlay::Status status = device->status();
   Answer answer;
-  answer.json = {{"at", status.at.hex()},
-                 {"size", device->size()},
-                 {"facts", facts_of(device->view()->volume())},
-                 {"dirty_bytes", status.dirty_bytes},
-                 {"settled", status.settled}};
+  answer.json = {
+      {"at", status.at.hex()}, {"dirty_bytes", status.dirty_bytes}, {"settled", status.settled}};
+  add_size(answer.json, *device);
   return answer;
 }
 
@@ -254,6 +262,7 @@ Json status_of(const Device& device) {
           {"volume", config.volume},
           {"at", status.at.hex()},
           {"size", device.size()},
+          {"volume_size", device.view()->size()},
           {"dirty_bytes", status.dirty_bytes},
           {"frozen_bytes", status.frozen_bytes},
           {"overlay_bytes", device.overlay_bytes_on_disk()},

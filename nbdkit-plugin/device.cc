@@ -21,23 +21,32 @@ Device::Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database)
     : config_(std::move(config)), database_(std::move(database)) {
   if (config_.read_only) {
     view_ = database_->view(config_.volume, config_.at.value_or(database_->head()));
-    size_ = config_.size != 0 ? rounded_up(config_.size) : rounded_up(view_->size());
+    size_ = wanted_size().with(*view_);
   } else {
-    overlay_ = Overlay::open(config_.overlay, rounded_up(config_.size),
+    overlay_ = Overlay::open(config_.overlay, wanted_size(),
                              [&](auto recorded) { return first_view(recorded); });
-    size_ = overlay_->size();
   }
-  if (const std::uint64_t needed = view()->size(); size_ < needed) {
-    throw Invalid("a device of " + std::to_string(size_) + " bytes is too small for " +
-                  config_.volume + ", which has " + std::to_string(needed));
+  // When a device comes back its volume may have become larger or smaller; of what is written past
+  // the end of an array a commit takes care.
+  if (config_.size == 0 || config_.resume) return;
+  const std::shared_ptr<const View> shown = view();
+  const std::string device = "a device of " + std::to_string(size()) + " bytes is ";
+  const std::string volume = config_.volume + ", which has " + std::to_string(shown->size());
+  if (size() < shown->size()) throw Invalid(device + "too small for " + volume);
+  // What a program writes past an array's end would be no part of it.
+  if (shown->volume().array && size() > rounded_up(shown->size())) {
+    throw Invalid(device + "larger than the array " + volume);
   }
-  // What a program writes past an array's end would be no part of it. When a device comes back its
-  // array may have become shorter; a commit looks after that.
-  if (view()->volume().array && size_ > rounded_up(view()->size()) && config_.size != 0 &&
-      !config_.resume) {
-    throw Invalid("a device of " + std::to_string(size_) + " bytes is larger than the array " +
-                  config_.volume + ", which has " + std::to_string(view()->size()));
-  }
+}
+
+DeviceSize Device::wanted_size() const {
+  return {.fixed = rounded_up(config_.size), .least = rounded_up(config_.least)};
+}
+
+std::uint64_t Device::size() const {
+  if (!config_.read_only) return overlay()->size();
+  std::lock_guard lock(mutex_);
+  return size_;
 }
 
 std::shared_ptr<const View> Device::first_view(std::optional<Overlay::Recorded> recorded) const {
@@ -150,12 +159,13 @@ Device::Frozen Device::freeze() {
   const std::shared_ptr<Overlay> overlay = this->overlay();
   overlay->freeze();
   const std::shared_ptr<const Overlay::Frozen> frozen = overlay->frozen();
-  return {frozen->base(), frozen->dirty_extents(0, size_), frozen->file()};
+  return {frozen->base(), frozen->dirty_extents(0, overlay->size()), frozen->file()};
 }
 
 ExtentList Device::frozen_extents(std::uint64_t from) const {
-  if (from >= size_) return {};
-  return overlay()->frozen()->dirty_extents(from, size_ - from);
+  const std::uint64_t size = this->size();
+  if (from >= size) return {};
+  return overlay()->frozen()->dirty_extents(from, size - from);
 }
 
 void Device::unfreeze() {
@@ -210,6 +220,7 @@ Moved Device::refresh(std::optional<Tid> at) {
   if (config_.read_only) {
     std::lock_guard lock(mutex_);
     view_ = next;
+    if (config_.size == 0) size_ = std::max(size_, wanted_size().with(*next));
     if (!moved.extents || !moved.extents->empty()) settled_ = false;
   } else {
     overlay()->move_view(next, moved.extents);
@@ -284,6 +295,19 @@ std::uint64_t Device::overlay_bytes_on_disk() const {
 
 std::string DeviceExport::description() const {
   return describe(device_->view()->volume()) + ", device " + device_->config().name;
+}
+
+ExtentList GrowingExport::data_extents(std::uint64_t offset, std::uint64_t length) const {
+  const std::uint64_t end = DeviceExport::size();
+  return offset < end ? DeviceExport::data_extents(offset, std::min(length, end - offset))
+                      : ExtentList{};
+}
+
+void GrowingExport::check(std::uint64_t offset, std::uint64_t length) const {
+  const std::uint64_t end = DeviceExport::size();
+  if (offset <= end && length <= end - offset) return;
+  throw Invalid(std::to_string(length) + " bytes at " + std::to_string(offset) +
+                " are past the end of the device, which has " + std::to_string(end));
 }
 
 std::string FrozenExport::description() const {

@@ -27,9 +27,10 @@ struct DeviceConfig {
   std::string name;
   std::string export_name;
   std::string volume;
-  std::optional<Tid> at;  // nothing: the head
-  bool resume = false;    // at the view that the overlay had last, if it still means something
-  std::uint64_t size = 0;
+  std::optional<Tid> at;    // nothing: the head
+  bool resume = false;      // at the view that the overlay had last, if it still means something
+  std::uint64_t size = 0;   // asked for; 0: it grows with its volume, and has
+  std::uint64_t least = 0;  // so many bytes already
   bool read_only = false;
   bool wait_for_room = false;  // of writes that find the overlay's disk full; otherwise they fail
   std::string overlay;         // a directory; empty if read-only
@@ -47,7 +48,7 @@ class Device {
   Device(DeviceConfig config, std::shared_ptr<ServedDatabase> database);
 
   const DeviceConfig& config() const { return config_; }
-  std::uint64_t size() const { return size_; }
+  std::uint64_t size() const;
 
   // --- what a client does
   void read(std::uint64_t offset, std::span<std::byte> out) const;
@@ -99,11 +100,11 @@ class Device {
   template <class Write>
   void with_room(Write write);
   std::optional<ExtentList> changes(const View& from, Tid to) const;
+  DeviceSize wanted_size() const;
   void refuse_stale_read() const;
 
   const DeviceConfig config_;
   const std::shared_ptr<ServedDatabase> database_;
-  std::uint64_t size_ = 0;
   std::atomic<bool> stale_ = false;
 
   std::mutex step_mutex_;  // one step of the agent at a time
@@ -112,9 +113,10 @@ class Device {
   std::condition_variable changed_;   // closed_
   std::uint64_t waiting_ = 0;         // writers, for room; guarded by mutex_, as is the next
   std::string full_;                  // what the last of them was told
-  bool closed_ = false;               // guarded by mutex_, and so are the next three
+  bool closed_ = false;               // guarded by mutex_, and so is all below
   std::shared_ptr<Overlay> overlay_;  // null if read-only
-  std::shared_ptr<const View> view_;  // of a read-only device, and so is the next
+  std::shared_ptr<const View> view_;  // of a read-only device, and so are the next
+  std::uint64_t size_ = 0;            // likewise
   bool settled_ = false;
 };
 
@@ -140,6 +142,37 @@ class DeviceExport : public Export {
 
  private:
   const std::shared_ptr<Device> device_;
+};
+
+// A device as a kernel reaches it that can change the size of its block device, but not the
+// connection which it made: NBD tells a size once. So this one tells one that no device has, and
+// the kernel is told the true one by the agent, at attach and whenever the device grows.
+class GrowingExport : public DeviceExport {
+ public:
+  using DeviceExport::DeviceExport;
+
+  std::uint64_t size() const override { return std::uint64_t{1} << 62; }
+  void read(std::uint64_t offset, std::span<std::byte> out) const override {
+    check(offset, out.size());
+    DeviceExport::read(offset, out);
+  }
+  ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override;
+  void prefetch(std::uint64_t offset, std::uint64_t length) const override {
+    check(offset, length);
+    DeviceExport::prefetch(offset, length);
+  }
+  void write(std::uint64_t offset, ByteView bytes) override {
+    check(offset, bytes.size());
+    DeviceExport::write(offset, bytes);
+  }
+  void zero(std::uint64_t offset, std::uint64_t length) override {
+    check(offset, length);
+    DeviceExport::zero(offset, length);
+  }
+
+ private:
+  // Throws Invalid.
+  void check(std::uint64_t offset, std::uint64_t length) const;
 };
 
 // A device's frozen writes: `data` exactly where they are. Each request asks what is frozen at that

@@ -9,6 +9,13 @@ namespace zbig {
 namespace {
 
 constexpr std::string_view kFrozenSuffix = "#frozen";
+constexpr std::string_view kGrowingSuffix = "#growing";
+
+// "/A" of "/A#frozen".
+std::optional<std::string> without(const std::string& name, std::string_view suffix) {
+  if (!name.ends_with(suffix)) return std::nullopt;
+  return name.substr(0, name.size() - suffix.size());
+}
 
 // "/A@03f1000000000000" -> "/A" and the tid.
 std::optional<std::pair<std::string, Tid>> split_at_tid(const std::string& name) {
@@ -53,10 +60,14 @@ std::shared_ptr<Export> ExportTable::connect(const std::string& name,
   if (std::shared_ptr<Device> device = device_of_export(name)) {
     return std::make_shared<DeviceExport>(std::move(device));
   }
-  if (name.ends_with(kFrozenSuffix)) {
-    const std::string base = name.substr(0, name.size() - kFrozenSuffix.size());
-    if (std::shared_ptr<Device> device = device_of_export(base)) {
+  if (const auto base = without(name, kFrozenSuffix)) {
+    if (std::shared_ptr<Device> device = device_of_export(*base)) {
       return std::make_shared<FrozenExport>(std::move(device));
+    }
+  }
+  if (const auto base = without(name, kGrowingSuffix)) {
+    if (std::shared_ptr<Device> device = device_of_export(*base)) {
+      return std::make_shared<GrowingExport>(std::move(device));
     }
   }
   const auto volume_and_tid = split_at_tid(name);

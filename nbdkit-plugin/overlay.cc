@@ -22,11 +22,11 @@ constexpr std::uint64_t kMaxDoomedPages = 256;
 
 }  // namespace
 
-Overlay::Overlay(std::string directory, File directory_file, StateFile state,
+Overlay::Overlay(std::string directory, DeviceSize wanted, File directory_file, StateFile state,
                  std::uint64_t next_layer, Snapshot snapshot)
     : directory_(std::move(directory)),
+      wanted_(wanted),
       directory_file_(std::move(directory_file)),
-      size_(state.state().size),
       next_layer_(next_layer),
       state_(std::move(state)),
       snapshot_(std::make_shared<const Snapshot>(std::move(snapshot))) {}
@@ -69,7 +69,7 @@ void Overlay::write_pages(std::uint64_t offset, std::uint64_t length,
                           std::optional<ByteView> bytes) {
   if (length == 0) return;
   const std::uint64_t end = offset + length;
-  invariant(end <= size_, "a write past the end of the device");
+  invariant(end <= size(), "a write past the end of the device");
   const std::uint64_t first = offset / kPageSize;
   const std::uint64_t last = (end - 1) / kPageSize;
   const PageLocks::Held held(page_locks_, first, last - first + 1);
@@ -156,7 +156,7 @@ std::shared_ptr<Layer> Overlay::new_layer() {
   const std::uint64_t number = next_layer_++;
   for (bool again = false;; again = true) {
     try {
-      return Layer::create(directory_, number, size_);
+      return Layer::create(directory_, number, size());
     } catch (const NoSpace&) {
       Layer::unlink(directory_, number);
       if (again || !remove_doomed()) throw;
@@ -172,6 +172,27 @@ bool Overlay::remove_doomed() {
   if (doomed_.empty()) return false;
   sync_state();
   return true;
+}
+
+std::unique_lock<std::mutex> Overlay::growing_with(const View& view) {
+  if (wanted_.with(view) <= size() || wanted_.fixed != 0) return {};
+  return std::unique_lock(sync_mutex_);
+}
+
+void Overlay::grow(Snapshot& next) {
+  const std::uint64_t size = wanted_.with(*next.view);
+  {
+    std::lock_guard lock(state_mutex_);
+    OverlayState state = state_.state();
+    state.size = size;
+    state_.save(state);
+    sync_state();
+  }
+  std::shared_ptr<Layer> spare = spare_;
+  for (std::shared_ptr<Layer>* layer : {&next.bottom, &next.top, &spare}) {
+    if (*layer) *layer = (*layer)->enlarged(size);
+  }
+  spare_ = std::move(spare);
 }
 
 void Overlay::save_and_swap(Snapshot next) {
@@ -267,6 +288,7 @@ void Overlay::fold() {
 
 void Overlay::committed(std::shared_ptr<const View> view,
                         const std::optional<ExtentList>& changed) {
+  const auto growing = growing_with(*view);
   std::lock_guard control(control_mutex_);
   if (snapshot()->phase != Phase::kFrozen) throw Busy("no commit is under way");
   const std::shared_ptr<Layer> spare = new_layer();
@@ -275,11 +297,13 @@ void Overlay::committed(std::shared_ptr<const View> view,
   next.bottom = std::exchange(next.top, spare);
   next.phase = Phase::kPlain;
   next.move_to(std::move(view), changed);
+  if (growing) grow(next);
   save_and_swap(std::move(next));
 }
 
 ExtentList Overlay::abort(std::shared_ptr<const View> view,
                           const std::optional<ExtentList>& changed) {
+  const auto growing = growing_with(*view);
   std::lock_guard control(control_mutex_);
   if (snapshot()->phase == Phase::kFrozen) throw Busy("a commit is under way");
   // The disk may be full. One layer is there, kept for this; and an empty top can stay.
@@ -288,11 +312,12 @@ ExtentList Overlay::abort(std::shared_ptr<const View> view,
   const std::shared_ptr<Layer> top = old_top->empty() ? old_top : new_layer();
   const WriteGate::Closed closed(gate_);
   Snapshot next = *snapshot();
-  ExtentList given_up = next.dirty_extents(0, size_);
+  ExtentList given_up = next.dirty_extents(0, next.size());
   next.bottom = bottom;
   next.top = top;
   next.phase = Phase::kPlain;
   next.move_to(std::move(view), changed);
+  if (growing) grow(next);
   save_and_swap(std::move(next));
   set_failure("");
   return given_up;
@@ -300,12 +325,14 @@ ExtentList Overlay::abort(std::shared_ptr<const View> view,
 
 void Overlay::move_view(std::shared_ptr<const View> view,
                         const std::optional<ExtentList>& changed) {
+  const auto growing = growing_with(*view);
   std::lock_guard control(control_mutex_);
   const WriteGate::Closed closed(gate_);
   Snapshot next = *snapshot();
   if (next.phase == Phase::kFrozen) throw Busy("a commit is under way");
   if (next.dirty()) throw Busy("there are uncommitted writes");
   next.move_to(std::move(view), changed);
+  if (growing) grow(next);
   save_and_swap(std::move(next));
 }
 
@@ -387,7 +414,7 @@ Overlay::Status Overlay::status() const {
       status.frozen_bytes = bottom;
       break;
     case Phase::kUnfolded:
-      status.dirty_bytes = total_length(now->dirty_extents(0, size_));
+      status.dirty_bytes = total_length(now->dirty_extents(0, now->size()));
       break;
   }
   return status;

@@ -16,6 +16,7 @@
 #include "nbdkit-plugin/overlay_layer.h"
 #include "nbdkit-plugin/overlay_snapshot.h"
 #include "nbdkit-plugin/overlay_state.h"
+#include "nbdkit-plugin/padded_view.h"
 #include "nbdkit-plugin/write_gate.h"
 
 // Overlay: a view of a volume, and the uncommitted writes of one device above it.
@@ -72,8 +73,12 @@
 //     commit of it stores nothing (rule 5 of docs/architecture.md); later it would undo the other.
 //     What no flush promised never comes back (O5), so that a commit needs no sync for it.
 //
-// Locks, in this order: control > page locks > gate > state > snapshot; sync > state. The page
-// locks are held while the rest of a page is read from the view, no other lock is.
+// O9  When the view becomes larger than the device, the device grows (DeviceSize): its layers are
+//     opened anew, larger, in the same step in which the view moves. A larger size is on the disk
+//     before a file is as large. Pages that were not there before are stale nowhere (O7).
+//
+// Locks, in this order: sync > control > page locks > gate > state > snapshot. The page locks are
+// held while the rest of a page is read from the view, no other lock is.
 
 namespace zbig {
 
@@ -88,17 +93,17 @@ class Overlay {
   // new overlay, and for a clean one of before a loss of power.
   using ViewAt = std::function<std::shared_ptr<const View>(std::optional<Recorded> recorded)>;
 
-  // Opens the overlay in `directory`, or makes one. `size`: of the device, a multiple of kPageSize;
-  // 0: that of the view rounded up, or what it was if there are uncommitted writes. Throws Busy if
-  // it is open already, Invalid if there are writes past `size`, Corrupt, and what view_at throws.
-  static std::unique_ptr<Overlay> open(const std::string& directory, std::uint64_t size,
+  // Opens the overlay in `directory`, or makes one. One with uncommitted writes is as large as it
+  // was, at least. Throws Busy if it is open already, Invalid if it has writes and was larger than
+  // `size.fixed`, Corrupt, and what view_at throws.
+  static std::unique_ptr<Overlay> open(const std::string& directory, DeviceSize size,
                                        const ViewAt& view_at);
   // Syncs what can be synced.
   ~Overlay();
   Overlay(const Overlay&) = delete;
   Overlay& operator=(const Overlay&) = delete;
 
-  std::uint64_t size() const { return size_; }
+  std::uint64_t size() const { return snapshot()->size(); }
   const std::string& directory() const { return directory_; }
 
   // --- what a device does; any thread, ranges lie within the size
@@ -166,8 +171,8 @@ class Overlay {
   using Snapshot = OverlaySnapshot;
   using SnapshotPtr = std::shared_ptr<const Snapshot>;
 
-  Overlay(std::string directory, File directory_file, StateFile state, std::uint64_t next_layer,
-          Snapshot snapshot);
+  Overlay(std::string directory, DeviceSize wanted, File directory_file, StateFile state,
+          std::uint64_t next_layer, Snapshot snapshot);
 
   SnapshotPtr snapshot() const;
   void swap_in(Snapshot next);
@@ -177,6 +182,11 @@ class Overlay {
   // The range widened to whole pages (O1). `bytes`: nothing to write zeros.
   void write_pages(std::uint64_t offset, std::uint64_t length, std::optional<ByteView> bytes);
   std::shared_ptr<Layer> new_layer();
+  // Whether the device grows (O9) when its view is this one; then the lock is sync_mutex_'s: nobody
+  // syncs a layer that is opened anew.
+  std::unique_lock<std::mutex> growing_with(const View& view);
+  // Makes the layers of `next` as large as its view needs. The gate is closed, sync_mutex_ held.
+  void grow(Snapshot& next);
   // From unfolded to plain.
   void fold();
   // The last part of a step: saves the state of `next` and swaps it in. The gate is closed.
@@ -185,8 +195,8 @@ class Overlay {
   void sync_state();
 
   const std::string directory_;
+  const DeviceSize wanted_;
   const File directory_file_;  // holds the lock
-  const std::uint64_t size_;
   PageLocks page_locks_;
   WriteGate gate_;
   std::mutex control_mutex_;

@@ -63,6 +63,14 @@ std::shared_ptr<Layer> Layer::load(const std::string& directory, std::uint64_t n
   return std::make_shared<Layer>(directory, number, std::move(*data), std::move(bitmap));
 }
 
+std::shared_ptr<Layer> Layer::enlarged(std::uint64_t size) {
+  std::shared_ptr<Layer> larger = load(directory_, number_, size, Trust::kLive);
+  if (!larger) throw Corrupt("layer " + std::to_string(number_) + " of " + directory_ + " is gone");
+  std::lock_guard lock(sync_mutex_);
+  larger->sync_failed_ = sync_failed_;  // L2
+  return larger;
+}
+
 std::uint64_t Layer::bytes_on_disk() const {
   return data_.bytes_on_disk() + bits_.file().bytes_on_disk();
 }

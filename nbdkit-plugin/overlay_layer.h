@@ -36,6 +36,9 @@ class Layer {
   static std::shared_ptr<Layer> load(const std::string& directory, std::uint64_t number,
                                      std::uint64_t size, Trust trust);
   Layer(std::string directory, std::uint64_t number, File data, PageBitmap bits);
+  // The same layer for a larger device, by other descriptors. Nobody may write to this one or sync
+  // it from now on; who reads it goes on.
+  std::shared_ptr<Layer> enlarged(std::uint64_t size);
 
   std::uint64_t number() const { return number_; }
   const PageBitmap& bits() const { return bits_; }

@@ -91,9 +91,9 @@ OverlaySnapshot Overlay::load_layers(const std::string& directory, const Overlay
   return snapshot;
 }
 
-std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64_t size,
+std::unique_ptr<Overlay> Overlay::open(const std::string& directory, DeviceSize wanted,
                                        const ViewAt& view_at) {
-  invariant(size % kPageSize == 0, "a device is made of whole pages");
+  invariant((wanted.fixed | wanted.least) % kPageSize == 0, "a device is made of whole pages");
   File lock = lock_directory(directory);
   const std::vector<std::uint64_t> found = layers_in(directory);
   std::uint64_t next_layer = found.empty() ? 1 : found.back() + 1;
@@ -119,20 +119,23 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
   if (state.base != at || state.view != at) snapshot.stale.reset();
   state.view = at;
   state.base = snapshot.base = std::min(state.base, at);
+  const std::uint64_t size = wanted.with(*snapshot.view);
   if (!dirty) {
-    state.size = size != 0 ? size : rounded_up(snapshot.view->size());
+    state.size = size;
     snapshot.bottom = Layer::create(directory, next_layer++, state.size);
     snapshot.top = Layer::create(directory, next_layer++, state.size);
     state.bottom = {snapshot.bottom->number(), false};
     state.top = {snapshot.top->number(), false};
-  } else if (size != 0 && size < state.size) {
+  } else if (wanted.fixed != 0 && size < state.size) {
     throw Invalid("the overlay in " + directory + " holds uncommitted writes of a device of " +
                   std::to_string(state.size) + " bytes, not " + std::to_string(size));
   } else if (size > state.size) {
+    state.size = size;
+    state_file->save(state);  // O9
+    state_file->sync();
     Snapshot larger = load_layers(directory, state, size);
     snapshot.bottom = std::move(larger.bottom);
     snapshot.top = std::move(larger.top);
-    state.size = size;
   }
   state.boot_id = boot_id();
   if (state_file) {
@@ -143,8 +146,8 @@ std::unique_ptr<Overlay> Overlay::open(const std::string& directory, std::uint64
   if (!snapshot.top->empty()) snapshot.phase = Phase::kUnfolded;
 
   const bool folded = snapshot.phase == Phase::kPlain;
-  std::unique_ptr<Overlay> overlay(new Overlay(directory, std::move(lock), std::move(*state_file),
-                                               next_layer, std::move(snapshot)));
+  std::unique_ptr<Overlay> overlay(new Overlay(
+      directory, wanted, std::move(lock), std::move(*state_file), next_layer, std::move(snapshot)));
   for (const std::uint64_t number : found) {
     if (number != state.bottom.number && number != state.top.number) {
       overlay->doomed_.push_back(number);

@@ -84,7 +84,7 @@ ExtentList OverlaySnapshot::data_extents(std::uint64_t offset, std::uint64_t len
 bool OverlaySnapshot::dirty_where_stale() const {
   if (!stale) return dirty();
   return std::any_of(stale->begin(), stale->end(), [&](const Extent& extent) {
-    const std::uint64_t end = std::min(extent.end(), bottom->bits().pages() * kPageSize);
+    const std::uint64_t end = std::min(extent.end(), size());
     return extent.offset < end && !dirty_extents(extent.offset, end - extent.offset).empty();
   });
 }
@@ -94,7 +94,8 @@ void OverlaySnapshot::move_to(std::shared_ptr<const View> next_view,
   ++below;
   view = std::move(next_view);
   if (stale && changed) {
-    stale->insert(stale->end(), changed->begin(), changed->end());
+    const ExtentList copied = clipped(*changed, 0, size());  // O9
+    stale->insert(stale->end(), copied.begin(), copied.end());
     stale = normalised(std::move(*stale));
   } else {
     stale.reset();

@@ -28,6 +28,7 @@ struct OverlaySnapshot {
   std::optional<ExtentList> stale = ExtentList{};
   std::uint64_t below = 0;  // counts the changes of what is below a clean page
 
+  std::uint64_t size() const { return bottom->bits().pages() * kPageSize; }  // of the device
   bool dirty() const { return !bottom->empty() || !top->empty(); }
   Layer& target() const { return phase == OverlayPhase::kPlain ? *bottom : *top; }
 

@@ -344,47 +344,22 @@ void KernelDevice::cut_connections() {
 
 void KernelDevice::grow(std::uint64_t size, Deadline deadline) {
   const std::shared_ptr<Fd> held = device();
-  check_size(size, "grow " + node());
-  std::uint64_t limit = 0;
+  const std::string sentence = "grow " + node();
+  check_size(size, sentence);
   {
     const std::lock_guard lock(mutex_);
-    if (size < size_) {
-      throw Invalid("grow " + node() + ": it has " + std::to_string(size_) + " bytes already");
+    if (size < size_ || size > export_size_) {
+      throw Invalid(sentence + ": it has " + std::to_string(size_) + " bytes, and its export " +
+                    std::to_string(export_size_) + ", so it cannot have " + std::to_string(size));
     }
-    limit = export_size_;
   }
-  if (size > limit) replace_connections(size, deadline);
-  NbdNetlink().reconfigure(index_, identifier_, size, {});
+  control_.run(
+      [held, size, index = index_, identifier = identifier_] {
+        NbdNetlink().reconfigure(index, identifier, size, {});
+      },
+      deadline, sentence);
   const std::lock_guard lock(mutex_);
   size_ = size;
-}
-
-// A server tells the size of an export once per connection and refuses what lies beyond, and the
-// kernel takes new sockets only in place of dead ones. So the old ones are cut; the kernel tells of
-// each that it has noticed, and sends again on the new ones what was under way.
-void KernelDevice::replace_connections(std::uint64_t size, Deadline deadline) {
-  std::size_t alive = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    alive = sockets_.size();
-  }
-  if (alive == 0) {
-    throw Unsupported("grow " + node() + ": this agent did not make its connections; restart the " +
-                      "server of the device first");
-  }
-  std::vector<Fd> sockets = connect_sockets(socket_path_, size, deadline);
-  LinkMonitor monitor;
-  cut_connections();
-  while (alive > 0 && steady_clock::now() < deadline) {
-    pollfd events = {monitor.fd(), POLLIN, 0};
-    // Sockets that the kernel never took die unheard of; a tenth of a second of silence is the end.
-    if (::poll(&events, 1, 100) == 0) break;
-    while (const auto dead = monitor.read()) {
-      if (*dead == index_ && alive > 0) --alive;
-    }
-  }
-  NbdNetlink().reconfigure(index_, identifier_, std::nullopt, numbers(sockets));
-  take_sockets(std::move(sockets));
 }
 
 void KernelDevice::disconnect(bool cut_first, Deadline deadline) {

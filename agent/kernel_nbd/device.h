@@ -125,8 +125,9 @@ class KernelDevice {
   // shrank or became read-only; the device is as before).
   void reconnect(const std::string& socket_path, Deadline deadline);
 
-  // More bytes (a multiple of 4096), seen at once by those who have it mapped or open. If the
-  // export had been smaller than that at attach, new connections replace the old ones.
+  // More bytes (a multiple of 4096), seen at once by those who have it mapped or open. Invalid if
+  // the export has fewer: a server tells the size of an export once per connection, and refuses
+  // what lies beyond, and the kernel takes new connections only in place of dead ones.
   void grow(std::uint64_t size, Deadline deadline);
 
   // Ends the device; after kForce with a deadline of 10 s it has ended whatever state server and
@@ -144,7 +145,6 @@ class KernelDevice {
                                   Deadline deadline);
   void take_sockets(std::vector<Fd> sockets);
   void cut_connections();
-  void replace_connections(std::uint64_t size, Deadline deadline);
   void disconnect(bool cut_first, Deadline deadline);
   std::shared_ptr<Fd> device() const;
 
@@ -167,7 +167,7 @@ class KernelDevice {
   const std::shared_ptr<std::atomic<int>> lost_write_ = std::make_shared<std::atomic<int>>(0);
 
   Worker data_;     // fsync, fallocate, close
-  Worker control_;  // DISCONNECT, which must be able to overtake them
+  Worker control_;  // DISCONNECT and a new size, which must be able to overtake them
 };
 
 // "zbig:NAME:INSTANCE", NAME as valid_link_name() allows, INSTANCE of the same characters.

@@ -40,12 +40,12 @@ def operations(server):
     report.equal("hello", (hello["url"], hello["last_tid"], hello["pid"]),
                  ("file://" + os.path.join(server.folder, "Data.fs"), HEAD, server.process.pid))
     report.equal("attach", server.attach("d", "/a", "/a"),
-                 {"ok": True, "at": HEAD, "size": SIZE, "dirty_bytes": 0, "settled": True,
-                  "facts": {"oid": "0000000000000001"}})
+                 {"ok": True, "at": HEAD, "size": SIZE, "volume_size": SIZE, "dirty_bytes": 0,
+                  "settled": True, "facts": {"oid": "0000000000000001"}})
     report.equal("status", server.ok("status"), {"ok": True, "devices": [
-        {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE, "dirty_bytes": 0,
-         "frozen_bytes": 0, "read_only": False, "settled": True, "stale": False,
-         "full": None, "error": None,
+        {"device": "d", "export": "/a", "volume": "/a", "at": HEAD, "size": SIZE,
+         "volume_size": SIZE, "dirty_bytes": 0, "frozen_bytes": 0, "read_only": False,
+         "settled": True, "stale": False, "full": None, "error": None,
          "overlay_bytes": server.ok("status")["devices"][0]["overlay_bytes"]}]})
 
     # Out of turn, and names that are taken or unknown.
@@ -104,7 +104,8 @@ def operations(server):
             "no transaction")
     refused(server.control("committed", device="d", at=FIRST, stored=True), "invalid", "older")
     report.equal("committed", server.ok("committed", device="d", at=committed, stored=True),
-                 {"ok": True, "at": committed, "dirty_bytes": 0, "settled": True, "extents": []})
+                 {"ok": True, "at": committed, "dirty_bytes": 0, "settled": True, "extents": [],
+                  "size": SIZE, "volume_size": SIZE, "facts": {"oid": "0000000000000001"}})
     expected = bytearray(before)
     expected[5 * PAGE:5 * PAGE + 100] = b"1" * 100
     expected[6 * PAGE:6 * PAGE + 100] = b"2" * 100
@@ -345,12 +346,56 @@ def frozen_file(server):
     server.ok("detach", device="f", discard=True)
 
 
+def growth(server):
+    """The volume becomes longer: devices whose views move to that grow, but for one with a size."""
+    server.attach("w", "/w", "/a")
+    server.attach("r", "/r", "/a", read_only=True)
+    server.attach("x", "/x", "/a", size=SIZE)
+    old = server.connect("/w")
+    whole = server.connect("/w#growing")
+    report.true("the kernel's export has no size", whole.get_size() > 1 << 60, whole.get_size())
+    report.true("its end", error_of(lambda: whole.pread(PAGE, SIZE)) == "EINVAL")
+    more = os.path.join(server.folder, "more")
+    with open(more, "wb") as f:
+        f.write(b"m" * (4 << 20))
+    zbig_ok("import", os.path.join(server.folder, "Data.fs"), "/a", more, "--offset", SIZE)
+    longer = SIZE + (4 << 20)
+    for device in "wrx":
+        reply = server.ok("refresh", device=device, at="head")
+        report.equal("sizes of " + device, (reply["size"], reply["volume_size"]),
+                     (SIZE if device == "x" else longer, longer))
+        report.equal("%s to a new client" % device, server.connect("/" + device).get_size(),
+                     reply["size"])
+    report.equal("size to the client of before", old.get_size(), SIZE)
+    report.equal("bytes past the old end", bytes(whole.pread(PAGE, longer - PAGE)), b"m" * PAGE)
+    whole.pwrite(b"w" * PAGE, longer - PAGE)
+    for action in (lambda: whole.pread(2 * PAGE, longer - PAGE),
+                   lambda: whole.pwrite(b"w" * PAGE, longer),
+                   lambda: whole.zero(PAGE, 1 << 61)):
+        report.equal("past the new end", error_of(action), "EINVAL")
+    report.equal("written", server.read("/w", longer - PAGE), b"w" * PAGE)
+
+    # Devices come back, to the state before and after.
+    server.kill()
+    server.start()
+    report.equal("with writes", server.attach("w", "/w", "/a", resume=True)["size"], longer)
+    report.equal("too small for its volume by now",
+                 server.attach("x", "/x", "/a", size=SIZE, resume=True)["size"], SIZE)
+    report.equal("larger than its volume",
+                 server.attach("r", "/r", "/a", read_only=True, at=HEAD, resume=True,
+                               least=longer)["size"], longer)
+    report.equal("past the volume", server.read("/r", SIZE), bytes(longer - SIZE))
+    for device in "wrx":
+        server.ok("detach", device=device, discard=True)
+
+
 def main():
     report.true("programs are built", os.path.exists(os.path.join(BIN, "zbig")), BIN)
     with Scratch() as folder:
         with Server(folder, database(folder)) as server:
             operations(server)
             frozen_file(server)
+            growth(server)
             bad_input(server)
             at_once(server)
             socket_file(server)

@@ -35,7 +35,8 @@ class OverlayTest : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(root_); }
 
   std::string directory() const { return (root_ / "overlay").string(); }
-  std::unique_ptr<Overlay> open(const std::string& directory, std::uint64_t size = kSize) {
+  std::unique_ptr<Overlay> open(const std::string& directory,
+                                DeviceSize size = {.fixed = kSize, .least = 0}) {
     return Overlay::open(directory, size, [&](std::optional<Overlay::Recorded> recorded) {
       recorded_ = recorded && recorded->dirty ? std::optional(recorded->view) : std::nullopt;
       return view_;

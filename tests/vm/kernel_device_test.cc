@@ -497,13 +497,16 @@ TEST_F(KernelDeviceTest, Grow_WithinTheExport_SeenByAMapping) {
     EXPECT_EQ(mapper.load(kSize), 'n');
     EXPECT_EQ(sysfs_read(device->index(), "size"), std::to_string(2 * kSize / 512));
     EXPECT_EQ(code_of([&] { device->grow(kSize, soon()); }), ErrorCode::kInvalid);
+    EXPECT_EQ(code_of([&] { device->grow(kBig + kPageSize, soon()); }), ErrorCode::kInvalid);
   }
   device->detach(DetachMode::kClean, soon());
 }
 
-TEST_F(KernelDeviceTest, Grow_BeyondTheExportAtAttach_UnderIo_NoError) {
-  Server server(kSize);
-  const auto device = KernelDevice::attach(options_for(server, "grow2"));
+TEST_F(KernelDeviceTest, Grow_UnderIo_NoError) {
+  Server server(kBig);
+  auto options = options_for(server, "grow2");
+  options.size = kSize;
+  const auto device = KernelDevice::attach(options);
   std::atomic<bool> stop = false, errors = false;
   {
     Mapper mapper(device->node(), Mapper::Access::kWritable, kSize);
@@ -518,9 +521,8 @@ TEST_F(KernelDeviceTest, Grow_BeyondTheExportAtAttach_UnderIo_NoError) {
         }
       }
     });
-    for (std::uint64_t size = 2 * kSize; size <= 6 * kSize; size += kSize) {
+    for (std::uint64_t size = 2 * kSize; size <= kBig; size += kSize) {
       std::this_thread::sleep_for(milliseconds(100));
-      server.resize(size);
       const auto begin = steady_clock::now();
       device->grow(size, soon());
       std::printf("  grown in %.3f s\n", seconds_since(begin));
