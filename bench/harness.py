@@ -5,9 +5,9 @@ A row is a function `row(lab, report)`. It measures zbig and its peers in turn (
 that a machine that gets slower in the middle slows both, and reports medians with the ratio pair by
 pair.
 """
-import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -118,14 +118,42 @@ def settle():
     os.sync()
 
 
-class UnixHttp(http.client.HTTPConnection):
+class Requests:
+    """The HTTP API on a connection that is kept, as a program in C would use it. Python's own
+    client takes 0.1 ms for a request, where a commit takes 0.4."""
+
     def __init__(self, path):
-        super().__init__('localhost')
         self.path = path
+        self.connect()
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.path)
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(self.path)
+
+    def post(self, target, body):
+        """-> status, text"""
+        request = ('POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+                   'Content-Length: %d\r\n\r\n%s' % (target, len(body), body)).encode()
+        try:
+            return self.exchange(request)
+        except (BrokenPipeError, ConnectionResetError):     # was idle for too long
+            self.socket.close()
+            self.connect()
+            return self.exchange(request)
+
+    def exchange(self, request):
+        self.socket.sendall(request)
+        answer, whole = b'', None
+        while whole is None or len(answer) < whole:
+            piece = self.socket.recv(65536)
+            if not piece:
+                raise ConnectionResetError('the agent closed the connection')
+            answer += piece
+            head = answer.find(b'\r\n\r\n')
+            if whole is None and head >= 0:
+                length = re.search(rb'(?i)\r\ncontent-length: *(\d+)', answer[:head])
+                whole = head + 4 + int(length.group(1))
+        return int(answer[9:12]), answer[head + 4:].decode()
 
 
 class Agent(Process):
@@ -142,8 +170,7 @@ class Agent(Process):
         end = time.time() + 10
         while True:
             try:
-                self.http = UnixHttp(self.path)
-                self.http.connect()
+                self.requests = Requests(self.path)
                 return
             except OSError:
                 if self.child.poll() is not None or time.time() > end:
@@ -161,16 +188,9 @@ class Agent(Process):
 
     def commit(self, name):
         """Commits through the HTTP API; one connection for all, as a program would."""
-        body = json.dumps({'devices': [name]})
-        try:
-            self.http.request('POST', '/v1/commit', body, {'Content-Type': 'application/json'})
-        except (BrokenPipeError, ConnectionResetError):     # was idle for too long
-            self.http.close()
-            self.http.request('POST', '/v1/commit', body, {'Content-Type': 'application/json'})
-        answer = self.http.getresponse()
-        text = answer.read().decode()
-        if answer.status != 200:
-            raise RuntimeError('commit: %d %s' % (answer.status, text))
+        status, text = self.requests.post('/v1/commit', json.dumps({'devices': [name]}))
+        if status != 200:
+            raise RuntimeError('commit: %d %s' % (status, text))
         return json.loads(text)
 
     def server_pid(self):
