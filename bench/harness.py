@@ -276,21 +276,22 @@ class Lab:
         os.close(fd)
         return statistics.median(took)
 
-    def appended_commit(self):
-        """Median seconds of what no durable commit to a log can do without: 4 KiB appended and
-        synced, then one byte of it written and synced."""
+    def appended_commits(self, sizes):
+        """Seconds, for each size, of what no durable commit to a log can do without: so many bytes
+        appended and synced, then one byte of them written and synced."""
         fd = os.open(self.path('appended'), os.O_RDWR | os.O_CREAT, 0o600)
         took, end = [], os.fstat(fd).st_size
-        for _ in range(50):
+        for size in sizes:
+            data = os.urandom(size)
             start = time.perf_counter()
-            os.pwrite(fd, os.urandom(4344), end)
+            os.pwrite(fd, data, end)
             os.fdatasync(fd)
             os.pwrite(fd, b' ', end + 16)
             os.fdatasync(fd)
             took.append(time.perf_counter() - start)
-            end += 4344
+            end += size
         os.close(fd)
-        return statistics.median(took)
+        return took
 
 
 class Report:
