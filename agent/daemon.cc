@@ -94,6 +94,8 @@ ServiceManager::ServiceManager() {
   if (value > 0) watchdog_ = std::chrono::milliseconds(std::max<long long>(1, value / 1000));
 }
 
+// One datagram, and not sd_notify(3), which wants its variable to stay in the environment, where
+// servers and mounts would find it.
 void ServiceManager::notify(const std::string& message) const noexcept {
   sockaddr_un address = {};
   if (socket_.empty() || socket_.size() >= sizeof address.sun_path) return;
