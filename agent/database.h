@@ -224,6 +224,7 @@ class Database {
   std::vector<Frozen> freeze_all(std::span<Device* const> devices);
   void release(std::span<Frozen> frozen) noexcept;
   CommitOutcome commit_frozen(std::span<Frozen> frozen, const CommitRequest& request);
+  std::optional<Tid> tid_of_voted(const std::string& mark) const;
   std::set<Tid> own_commits_after(const DeviceRecord& record, Tid base) const;
   void refuse_change_below(Device& device, const Volume& volume, Tid base, Tid head,
                            const std::set<Tid>& own);

@@ -137,11 +137,21 @@ void Database::release(std::span<Frozen> frozen) noexcept {
   }
 }
 
+std::optional<Tid> Database::tid_of_voted(const std::string& mark) const {
+  if (const auto tid = Tid::parse_hex(mark)) return tid;
+  try {
+    return storage_->find_voted(mark);
+  } catch (const NotFound& error) {
+    log_line(error.what());  // what it changed is a conflict now
+    return std::nullopt;
+  }
+}
+
 // Earlier commits of the device that were cut short and may have landed (D3).
 std::set<Tid> Database::own_commits_after(const DeviceRecord& record, Tid base) const {
   std::set<Tid> own;
-  for (const Tid tid : context_.store->voted(record.name)) {
-    if (tid > base) own.insert(tid);
+  for (const std::string& mark : context_.store->voted(record.name)) {
+    if (const auto tid = tid_of_voted(mark); tid && *tid > base) own.insert(*tid);
   }
   return own;
 }
@@ -207,18 +217,30 @@ CommitOutcome Database::commit_frozen(std::span<Frozen> frozen, const CommitRequ
     if (context_.stop.stop_requested()) throw Unavailable("the agent is stopping");
     if (!server_.alive()) throw Unavailable("the server of the database ended");
   };
-  const auto voted = [&](Tid tid, bool merged) {
-    if (merged) return;  // VolumeCommit::own must be able to trust it
-    // Not a tid that is no time but the head's successor, as when the clock is behind: if this
-    // transaction does not land, another client's may get the same.
-    if (tid.value <= storage_->last_tid().value + 1) return;
-    for (Frozen& item : frozen) {
-      if (item.writes.extents().empty()) continue;
-      item.own.insert(tid);
-      context_.store->save_voted(item.device->record.name, item.own);
+  // What the device is known to have committed, and maybe `mark`, which has no tid yet.
+  const auto note = [&](const Frozen& item, const std::string& mark) {
+    std::vector<std::string> marks;
+    for (const Tid tid : item.own) marks.push_back(tid.hex());
+    if (!mark.empty()) marks.push_back(mark);
+    context_.store->save_voted(item.device->record.name, marks);
+  };
+  std::string voted_mark;
+  const auto voted = [&](const std::string& mark, bool merged) {
+    if (merged || mark.empty()) return;  // VolumeCommit::own must be able to trust it
+    voted_mark = mark;
+    for (const Frozen& item : frozen) {
+      if (!item.writes.extents().empty()) note(item, mark);
     }
   };
   const CommitResult result = zbig::commit(*storage_, volumes, request.meta, progress, voted);
+  if (result.tid && !voted_mark.empty() && voted_mark != result.tid->hex()) {
+    // So that it need not be looked for.
+    for (Frozen& item : frozen) {
+      if (item.writes.extents().empty()) continue;
+      item.own.insert(*result.tid);
+      note(item, {});
+    }
+  }
   outcome.tid = result.tid;
   outcome.blocks_changed = result.blocks_changed;
   outcome.blocks_merged = result.blocks_merged;

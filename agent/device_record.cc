@@ -178,10 +178,11 @@ void DeviceStore::save_last_commit(const std::string& name, const LastCommit& la
   }
 }
 
-void DeviceStore::save_voted(const std::string& name, const std::set<Tid>& tids) const noexcept {
+void DeviceStore::save_voted(const std::string& name,
+                             const std::vector<std::string>& marks) const noexcept {
   try {
     std::string text;
-    for (const Tid tid : tids) text += tid.hex() + "\n";
+    for (const std::string& mark : marks) text += mark + "\n";
     write_over_file(directory(name) + "/voted", text);
   } catch (const std::exception& error) {
     log_line("device " + name + ": " + error.what());
@@ -198,13 +199,14 @@ Tid DeviceStore::view(const std::string& name) const noexcept {
   return Tid::parse_hex(line).value_or(Tid{});
 }
 
-std::vector<Tid> DeviceStore::voted(const std::string& name) const noexcept {
-  std::vector<Tid> tids;
+std::vector<std::string> DeviceStore::voted(const std::string& name) const noexcept {
+  std::vector<std::string> marks;
   std::ifstream file(directory(name) + "/voted");
-  for (std::string line; tids.size() < kMaxVoted && std::getline(file, line);) {
-    if (const auto tid = Tid::parse_hex(line)) tids.push_back(*tid);
+  for (std::string line; marks.size() < kMaxVoted && std::getline(file, line);) {
+    // What was longer was written over with spaces.
+    if (line.find_first_not_of(' ') != std::string::npos) marks.push_back(std::move(line));
   }
-  return tids;
+  return marks;
 }
 
 std::optional<LastCommit> DeviceStore::last_commit(const std::string& name) const noexcept {

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -81,8 +80,9 @@ class DeviceStore {
   // Transactions of the device that were voted: they may be in the database, and later than what
   // its uncommitted writes are based on. Without fsync: what is forgotten by a loss of power makes
   // the device's own commit look like another client's, which is a conflict and no loss.
-  void save_voted(const std::string& name, const std::set<Tid>& tids) const noexcept;
-  std::vector<Tid> voted(const std::string& name) const noexcept;
+  // Each is kept as its tid, or its StorageTransaction::voted_mark() until the tid is known.
+  void save_voted(const std::string& name, const std::vector<std::string>& marks) const noexcept;
+  std::vector<std::string> voted(const std::string& name) const noexcept;
   // The view that a front end's pages are of, which only a device without overlay needs to be told.
   // Without fsync: after a loss of power there are no pages.
   void save_view(const std::string& name, Tid at) const noexcept;

@@ -249,8 +249,8 @@ CommitResult try_commit(Storage& storage, std::span<const VolumeCommit> volumes,
   if (!conflicts.empty()) throw_conflicts(storage, std::move(conflicts));
   result.objects_stored = sink.objects();
   result.bytes_stored = sink.bytes();
-  result.tid = sink.finish([&](Tid tid) {
-    if (voted) voted(tid, result.blocks_merged > 0);
+  result.tid = sink.finish([&](const std::string& mark) {
+    if (voted) voted(mark, result.blocks_merged > 0);
   });
   return result;
 }

@@ -95,9 +95,9 @@ struct CommitResult {
 // Dirty bytes dealt with so far, of all; called about ten times a second at most.
 using ProgressFn = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
-// Called when the transaction is voted, with its tid if the storage has chosen it, just before it
-// becomes part of the database; and whether others' changes were merged into it.
-using VotedFn = std::function<void(Tid, bool merged)>;
+// Called when the transaction is voted, with its voted_mark(), just before it becomes part of the
+// database; and whether others' changes were merged into it.
+using VotedFn = std::function<void(const std::string& mark, bool merged)>;
 
 // Throws CommitConflict, NoSpace, ReadOnly, Unavailable, Corrupt. Whatever it throws, the database
 // is unchanged.

@@ -11,13 +11,13 @@ void TransactionSink::store(Oid oid, Tid base, std::span<const ByteView> parts) 
   for (const ByteView part : parts) bytes_ += part.size();
 }
 
-std::optional<Tid> TransactionSink::finish(const std::function<void(Tid)>& voted) {
+std::optional<Tid> TransactionSink::finish(const std::function<void(const std::string&)>& voted) {
   if (!transaction_) return std::nullopt;
   for (const Check& check : checks_) {
     if (!stored_.contains(check.oid)) transaction_->check_current(check.oid, check.serial);
   }
   transaction_->vote();
-  if (const auto tid = transaction_->voted_tid(); tid && voted) voted(*tid);
+  if (voted) voted(transaction_->voted_mark());
   return transaction_->finish();
 }
 

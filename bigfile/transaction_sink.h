@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_set>
 #include <vector>
 
@@ -27,7 +28,7 @@ class TransactionSink {
 
   // Checks, votes, calls `voted` (as VotedFn of bigfile/commit.h) and finishes. Nothing if nothing
   // was stored.
-  std::optional<Tid> finish(const std::function<void(Tid)>& voted);
+  std::optional<Tid> finish(const std::function<void(const std::string&)>& voted);
 
   std::uint64_t objects() const { return objects_; }
   std::uint64_t bytes() const { return bytes_; }

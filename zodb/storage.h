@@ -130,9 +130,9 @@ class StorageTransaction {
   // crash leaves all or nothing. Returns objects for which the storage resolved a conflict: what
   // it stored for them is not what was given.
   virtual std::vector<Oid> vote() = 0;
-  // After vote(): the tid that finish() will give, if the storage has chosen it by then. Who writes
-  // it down finds out after a crash whether the transaction is in the database.
-  virtual std::optional<Tid> voted_tid() const { return std::nullopt; }
+  // After vote(): a line of text to be kept until finish() returned. After a crash it tells, by
+  // Storage::find_voted, whether the transaction is in the database. Empty if nothing can tell.
+  virtual std::string voted_mark() const { return {}; }
   // Second phase: durable when it returns. The tid is that of every object stored.
   virtual Tid finish() = 0;
   // Gives up. Idempotent; not after finish().
@@ -200,6 +200,12 @@ class Storage {
   // `on_defect` gets a sentence with the place for each defect. A storage that is in another
   // process has nothing to say.
   virtual void check(const std::function<void(const std::string&)>& on_defect) const;
+
+  // The tid of the transaction whose voted_mark() this is, if it is in the database. A storage that
+  // chooses tids itself may give the one that it would have, if it is not; no other has that then.
+  // May wait until it is decided. Nothing for a text that is no mark of this storage. Throws
+  // NotFound if it cannot be told any more.
+  virtual std::optional<Tid> find_voted(const std::string& mark) const;
 
   // --- writing (ReadOnly on a storage opened for reading)
 

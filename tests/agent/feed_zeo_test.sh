@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # A ZEO server that hangs, and one that is dead for longer than the grace time: devices that follow
-# fail their reads, mapped pages included, and go on by themselves when it is back.
+# fail their reads, mapped pages included, and go on by themselves when it is back. One that comes
+# back with an older database: they say so, and do not go on.
 
 # shellcheck disable=SC2016 source=tests/agent/zeo.sh
 source "$(dirname "$0")/zeo.sh" py3
@@ -67,5 +68,23 @@ zeo start
 by_python 1000 last
 until_true 30 reads last || fail "it does not follow: $(zbig status "$name")"
 until_true 5 is_state "$name" clean || fail "$(zbig status "$name")"
-expect 0 zbig detach "$name"
+
+step "the server comes back with an older database"
+cp "$work/zeo/Data.fs" "$work/older.fs"
+by_python 1000 gone
+until_true 30 reads gone || fail "it does not follow: $(zbig status "$name")"
+map gone
+zeo stop
+cp "$work/older.fs" "$work/zeo/Data.fs"
+rm -f "$work/zeo/Data.fs.index"
+zeo start
+becomes_stale "an older database"
+mapping_is_lost
+holds "status" "$(zbig status "$name")" "another history"
+by_python 1000 more # the older one goes on in its own way
+sleep 1
+fails || fail "it is read again"
+expect 7 zbig refresh "$name"
+holds "refresh" "$err" "another history"
+expect 0 zbig detach "$name" --discard
 stop_agent

@@ -23,6 +23,7 @@ std::uint64_t key_of(const Place& place) { return place.offset << 8 | place.volu
 
 Actor::Actor(const Arena& arena, Names devices, bool writable, unsigned seed)
     : arena_(arena), devices_(std::move(devices)), random_(seed) {
+  if (devices_.empty()) return;
   const auto known = arena_.agent->devices();
   for (const std::string& name : devices_) {
     const auto device = known.find(name);
@@ -108,7 +109,7 @@ std::optional<std::string> Writer::begin() {
 
 void Writer::transaction() {
   const unsigned group = below(arena_.layout.groups);
-  const std::uint64_t floor = arena_.ledger->floor(group);
+  const std::uint64_t floor = follows_ ? told(group) : arena_.ledger->floor(group);
   const std::optional<std::string> tid = begin();
   if (!tid) {  // the devices show different states, which is no state to start from
     if (follows_) arena_.agent->abort(devices_);
@@ -131,7 +132,7 @@ void Writer::transaction() {
   }
   if (!committed.empty()) {
     ++commits_;
-    return arena_.ledger->committed(group, made, committed);
+    return arena_.ledger->committed(group, made, committed, arena_.agent_number);
   }
   arena_.agent->abort(devices_);
   arena_.ledger->given_up(made);
@@ -171,7 +172,7 @@ void Follower::look(unsigned group) {
   for (const Place& place : arena_.layout.places(group)) {
     std::atomic<std::uint64_t>& seen = seen_->at(key_of(place));
     const std::uint64_t before = seen;
-    const std::uint64_t floor = arena_.ledger->floor(group);
+    const std::uint64_t floor = told(group);
     const Word word = read(place, way_);
     const std::string at = where(place, name_of(way_));
     arena_.ledger->seen(word, true, at);
@@ -207,7 +208,7 @@ void Follower::look_at_page(unsigned group) {
 // After an answer: nothing older than the tid that it tells, settled or not. Between two equal
 // answers, both settled: the whole is of that state.
 void Follower::look_between_answers(unsigned group) {
-  const std::uint64_t floor = arena_.ledger->floor(group);
+  const std::uint64_t floor = told(group);
   const auto known = arena_.agent->devices();
   const std::optional<std::string> before = state_of(known);
   const std::vector<Place> places = arena_.layout.places(group);

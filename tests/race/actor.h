@@ -20,7 +20,8 @@
 namespace zbig::race {
 
 struct Arena {
-  const AgentApi* agent;
+  const AgentApi* agent;  // of the actor's devices
+  std::size_t agent_number;
   Ledger* ledger;
   Layout layout;
   std::size_t size;
@@ -46,6 +47,10 @@ class Actor {
   std::optional<std::string> state_of(const std::map<std::string, DeviceState>& known) const;
   unsigned below(unsigned end) { return std::uniform_int_distribution(0u, end - 1)(random_); }
   Word read(const Place& place, Way way) { return files_[place.volume]->read(place.offset, way); }
+  // What its devices must show, without asking the database.
+  std::uint64_t told(unsigned group) const {
+    return arena_.ledger->floor(group, arena_.agent_number);
+  }
   std::string where(const Place& place, const std::string& how) const;
   // Reads a group and throws Violation unless it is of the state `tid`, and not older than `floor`.
   // Without a `way`, each word is read in another.

@@ -25,7 +25,8 @@ Word Ledger::begin(Word found) {
   return {((found.counter() + 1) << Word::kAttemptBits) | attempt};
 }
 
-void Ledger::committed(unsigned group, Word word, const std::string& tid) {
+void Ledger::committed(unsigned group, Word word, const std::string& tid,
+                       std::optional<std::size_t> agent) {
   attempts_[word.attempt()] = kCommitted;
   Group& of = groups_[group];
   const std::lock_guard lock(of.mutex);
@@ -36,6 +37,7 @@ void Ledger::committed(unsigned group, Word word, const std::string& tid) {
   }
   if (of.tids.size() > kRemembered) of.tids.erase(of.tids.begin());
   if (of.floor < word.counter()) of.floor = word.counter();
+  if (agent && of.floors[*agent] < word.counter()) of.floors[*agent] = word.counter();
 }
 
 void Ledger::given_up(Word word) {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -44,14 +46,22 @@ class Ledger {
   // --- writers
   // The word to write where `found` was.
   Word begin(Word found);
-  // Throws Violation if two transactions had the same counter: one of them was lost.
-  void committed(unsigned group, Word word, const std::string& tid);
+  // `agent`: the number of the one that made the commit, if one did. Throws Violation if two
+  // transactions had the same counter: one of them was lost.
+  void committed(unsigned group, Word word, const std::string& tid,
+                 std::optional<std::size_t> agent);
   // A conflict, or an abort. Throws Violation if a reader has seen it.
   void given_up(Word word);
 
   // --- readers
-  // The counter of the newest commit that was acknowledged: no reader that begins now may see less.
+  // The counter of the newest commit that was acknowledged: no reader that asks the database now
+  // may see less.
   std::uint64_t floor(unsigned group) const { return groups_[group].floor; }
+  // Of those that an agent acknowledged: nor may a reader that begins now, on its devices.
+  std::uint64_t floor(unsigned group, std::size_t agent) const {
+    return groups_[group].floors[agent];
+  }
+  static constexpr std::size_t kMostAgents = 8;
   // Throws Violation if the word was given up. `other`: seen through a device other than the one
   // that it was written to.
   void seen(Word word, bool other, const std::string& where);
@@ -67,6 +77,7 @@ class Ledger {
   enum State : std::uint8_t { kUnknown, kPending, kSeen, kCommitted, kGivenUp };
   struct Group {
     std::atomic<std::uint64_t> floor = 0;
+    std::array<std::atomic<std::uint64_t>, kMostAgents> floors{};  // by agent
     std::mutex mutex;
     std::map<std::uint64_t, std::string> tids;  // by counter; guarded by mutex
   };

@@ -4,12 +4,12 @@
 // CONSISTENCY), while writers on several devices of the same volumes commit against each other.
 //
 // Devices are attached by whoever starts it (race_test.sh, or a person), on whatever front end.
-// Each participant is a list of devices, one of every volume, in the same order for all. Of each
+// Each participant is a list of devices, one of every volume, in the same order for all; they may
+// be of several agents of one database. Others may be programs in Python (python_writer.h). Of each
 // group of words (groups.h) every transaction makes all words equal and one more than they were.
 //
 //   P1  When the reply to a commit, abort or refresh has come, no read is older: on the devices
-//   that
-//       it named, and after a commit on those that follow.
+//       that it named, and after a commit on those of the same agent that follow.
 //   P2  Nobody sees what another device has not committed.
 //   P3  Through the page cache no word goes back, and a page that is read at once is of one state.
 //   P4  What is read between two answers of the status that are settled and of one tid is of just
@@ -32,6 +32,7 @@
 #include <boost/program_options.hpp>
 
 #include "tests/race/actor.h"
+#include "tests/race/python_writer.h"
 
 namespace zbig::race {
 namespace {
@@ -39,11 +40,12 @@ namespace {
 namespace po = boost::program_options;
 
 struct Options {
-  std::string socket;
+  std::vector<std::string> sockets;
   std::vector<std::string> writers;
   std::vector<std::string> following_writers;
   std::vector<std::string> readers;
   std::vector<std::string> snapshot_readers;
+  std::vector<std::string> python_writers;
   unsigned seconds = 20;
   unsigned seed = 0;
   Layout layout;
@@ -52,14 +54,16 @@ struct Options {
 Options parse(int argc, char** argv) {
   Options options;
   const char* socket = std::getenv("ZBIG_SOCKET");
-  po::options_description described("Options (DEVICES: one of each volume, as A,B)");
+  po::options_description described(
+      "Options (DEVICES: one of each volume, as A,B; of the second agent, as 2/A,B)");
   auto add = described.add_options();
-  add("socket", po::value(&options.socket)->default_value(socket == nullptr ? "" : socket),
-      "of the agent");
+  add("socket", po::value(&options.sockets), "of an agent; default: $ZBIG_SOCKET");
   add("writer", po::value(&options.writers), "DEVICES of --follow manual");
   add("following-writer", po::value(&options.following_writers), "DEVICES that follow");
   add("reader", po::value(&options.readers), "DEVICES that follow");
   add("snapshot-reader", po::value(&options.snapshot_readers), "DEVICES of --follow manual");
+  add("python-writer", po::value(&options.python_writers),
+      "COMMAND: python_writer.py with its arguments, the volumes in the same order");
   add("seconds", po::value(&options.seconds)->default_value(options.seconds), "how long");
   add("groups", po::value(&options.layout.groups)->default_value(options.layout.groups),
       "of words; fewer make more conflicts");
@@ -69,6 +73,8 @@ Options parse(int argc, char** argv) {
   po::variables_map given;
   po::store(po::parse_command_line(argc, argv, described), given);
   po::notify(given);
+  if (options.sockets.empty()) options.sockets.push_back(socket == nullptr ? "" : socket);
+  if (options.sockets.size() > Ledger::kMostAgents) throw std::runtime_error("too many agents");
   if (options.writers.empty() && options.following_writers.empty()) {
     std::cerr << "race: no writer\n" << described;
     std::exit(2);
@@ -76,43 +82,52 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
-Names split(const std::string& list) {
+Names split(const std::string& list, char by) {
   std::istringstream words(list);
   Names names;
-  for (std::string name; std::getline(words, name, ',');) names.push_back(name);
+  for (std::string name; std::getline(words, name, by);) names.push_back(name);
   return names;
 }
 
+// "A,B" or "2/A,B"
+struct Party {
+  std::size_t agent = 0;
+  Names devices;
+
+  explicit Party(const std::string& list) {
+    const auto slash = list.find('/');
+    if (slash != std::string::npos) agent = std::stoul(list) - 1;
+    devices = split(slash == std::string::npos ? list : list.substr(slash + 1), ',');
+  }
+};
+
 class Race {
  public:
-  explicit Race(const Options& options)
-      : options_(options), agent_(options.socket), ledger_(options.layout.groups) {
-    Layout layout = options.layout;
+  explicit Race(const Options& options) : options_(options), ledger_(options.layout.groups) {
+    for (const std::string& socket : options.sockets) agents_.emplace_back(socket);
+    layout_ = options.layout;
     const std::vector<std::string>& any =
         options.writers.empty() ? options.following_writers : options.writers;
-    layout.volumes = static_cast<unsigned>(split(any.front()).size());
-    const auto writers = options.writers.size() + options.following_writers.size();
-    const Arena arena{&agent_, &ledger_, layout, layout.size(static_cast<unsigned>(writers))};
+    layout_.volumes = static_cast<unsigned>(Party(any.front()).devices.size());
     unsigned number = 0;
     unsigned seed = options.seed;
-    for (const std::string& list : options.writers) {
-      add<Writer>(arena, split(list), false, number++, ++seed);
-    }
+    for (const std::string& list : options.writers) add<Writer>(list, false, number++, ++seed);
     for (const std::string& list : options.following_writers) {
-      add<Writer>(arena, split(list), true, number++, ++seed);
+      add<Writer>(list, true, number++, ++seed);
     }
     for (const std::string& list : options.readers) {
-      const auto cached = Follower::nothing_seen(layout);
+      const auto cached = Follower::nothing_seen(layout_);
       for (const Way way : kWays) {
-        const auto seen = way == Way::kDirect ? Follower::nothing_seen(layout) : cached;
-        add<Follower>(arena, split(list), way, seen, ++seed);
+        const auto seen = way == Way::kDirect ? Follower::nothing_seen(layout_) : cached;
+        add<Follower>(list, way, seen, ++seed);
       }
     }
-    for (const std::string& list : options.snapshot_readers) {
-      add<Snapshots>(arena, split(list), ++seed);
+    for (const std::string& list : options.snapshot_readers) add<Snapshots>(list, ++seed);
+    for (const std::string& command : options.python_writers) {
+      actors_.push_back(std::make_unique<PythonWriter>(arena_of(0), split(command, ' '), ++seed));
     }
     for (const auto& actor : actors_) {
-      if (actor->devices().size() != layout.volumes) {
+      if (!actor->devices().empty() && actor->devices().size() != layout_.volumes) {
         throw std::runtime_error("all need the same number of devices");
       }
     }
@@ -139,9 +154,17 @@ class Race {
   }
 
  private:
+  Arena arena_of(std::size_t agent) {
+    const auto writers = options_.writers.size() + options_.following_writers.size();
+    return {&agents_.at(agent), agent, &ledger_, layout_,
+            layout_.size(static_cast<unsigned>(writers))};
+  }
+
   template <class Kind, class... Arguments>
-  void add(Arguments&&... arguments) {
-    actors_.push_back(std::make_unique<Kind>(std::forward<Arguments>(arguments)...));
+  void add(const std::string& list, Arguments&&... arguments) {
+    const Party party(list);
+    actors_.push_back(std::make_unique<Kind>(arena_of(party.agent), party.devices,
+                                             std::forward<Arguments>(arguments)...));
   }
 
   void take_part(Actor& actor) {
@@ -163,8 +186,9 @@ class Race {
   }
 
   const Options options_;
-  AgentApi agent_;
+  std::vector<AgentApi> agents_;
   Ledger ledger_;
+  Layout layout_;
   std::vector<std::unique_ptr<Actor>> actors_;
   std::stop_source stop_;
   std::mutex mutex_;

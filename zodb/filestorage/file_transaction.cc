@@ -24,7 +24,7 @@ class FileStorage::Transaction : public StorageTransaction {
   void store(Oid oid, Tid base, std::span<const ByteView> parts) override;
   void check_current(Oid oid, Tid serial) override;
   std::vector<Oid> vote() override;
-  std::optional<Tid> voted_tid() const override { return writer_.transaction().header.tid; }
+  std::string voted_mark() const override;
   Tid finish() override;
   void abort() noexcept override;
 
@@ -126,6 +126,13 @@ std::vector<Oid> FileStorage::Transaction::vote() {
   }
   state_ = State::kVoted;
   return {};
+}
+
+std::string FileStorage::Transaction::voted_mark() const {
+  const Tid tid = writer_.transaction().header.tid;
+  // Not one that is no time but the head's successor, as when the clock is behind: if this
+  // transaction does not land, another client's may get the same.
+  return tid.value > storage_.last_tid().value + 1 ? tid.hex() : "";
 }
 
 Tid FileStorage::Transaction::finish() {

@@ -100,8 +100,13 @@ Reply Link::await(std::future<Reply>& answer, const Patience& patience,
   return answer.get();
 }
 
-void Link::check_alive(const Channel& channel, std::uint64_t bytes, std::string_view method) const {
+void Link::check_alive(const Channel& channel, std::uint64_t bytes, Clock::time_point deadline,
+                       std::string_view method) const {
   const milliseconds at_work(bytes / kLeastBytesPerMillisecond);
+  if (Clock::now() > deadline + at_work) {
+    throw Unavailable(name_ + ": no answer to " + std::string(method) +
+                      " in half an hour; maybe another client left its commit open");
+  }
   // It is asked for a sign of life after a while (Channel::keep_alive).
   if (channel.silence() > std::max(options_.wait_timeout, kLeastSilence) + at_work) {
     throw Unavailable(name_ + ": no answer to " + std::string(method) + ", and no sign of life");

@@ -75,11 +75,15 @@ class Link : private Channel::Owner {
   Reply await(std::future<Reply>& answer, const Patience& patience, std::string_view method) const;
   // As await, for what may take long while the server is well: a vote waits for other clients'
   // commits. Gives up when the server has been silent for as long as others would wait, and as it
-  // may need to store `bytes`.
+  // may need to store `bytes`; and after half an hour, when another client has left its commit
+  // open.
   template <class Answer>
   Answer await_long(const Channel& channel, std::future<Answer>& answer, std::uint64_t bytes,
                     std::string_view method) const {
-    while (answer.wait_for(kLook) != std::future_status::ready) check_alive(channel, bytes, method);
+    const auto deadline = Clock::now() + kLongestCommit;
+    while (answer.wait_for(kLook) != std::future_status::ready) {
+      check_alive(channel, bytes, deadline, method);
+    }
     return answer.get();
   }
 
@@ -101,7 +105,9 @@ class Link : private Channel::Owner {
   };
 
   static constexpr std::chrono::milliseconds kLook{100};
-  void check_alive(const Channel& channel, std::uint64_t bytes, std::string_view method) const;
+  static constexpr std::chrono::minutes kLongestCommit{30};
+  void check_alive(const Channel& channel, std::uint64_t bytes, Clock::time_point deadline,
+                   std::string_view method) const;
 
   void on_open(Channel& channel) override;
   void on_server_call(Channel& channel, const Message& message) override;

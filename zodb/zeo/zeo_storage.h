@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <semaphore>
 #include <span>
 #include <string>
@@ -55,6 +56,7 @@ class ZeoStorage : public Storage {
 
   Oid new_oid() override;
   std::unique_ptr<StorageTransaction> begin(const TransactionMeta& meta) override;
+  std::optional<Tid> find_voted(const std::string& mark) const override;
 
  private:
   class Transaction;

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "zodb/error.h"
+#include "zodb/zeo/fingerprint.h"
 #include "zodb/zeo/outcome.h"
 #include "zodb/zeo/server_error.h"
 #include "zodb/zeo/zeo_storage.h"
@@ -29,10 +30,7 @@ class ZeoStorage::Transaction : public StorageTransaction {
   // The gate is ours; `storage` outlives us.
   Transaction(ZeoStorage& storage, std::shared_ptr<Channel> channel, std::int64_t txid,
               const TransactionMeta& meta)
-      : storage_(storage),
-        channel_(std::move(channel)),
-        txid_(txid),
-        outcome_(meta, storage.feed_.head()) {
+      : storage_(storage), channel_(std::move(channel)), txid_(txid), meta_(meta) {
     const Arg extension = meta.extension.empty() ? Arg::empty_map() : Arg(ByteView(meta.extension));
     const Arg args[] = {Arg(txid_),
                         Arg(as_bytes(meta.user)),
@@ -48,6 +46,7 @@ class ZeoStorage::Transaction : public StorageTransaction {
   void store(Oid oid, Tid base, std::span<const ByteView> parts) override;
   void check_current(Oid oid, Tid serial) override;
   std::vector<Oid> vote() override;
+  std::string voted_mark() const override;
   Tid finish() override;
   void abort() noexcept override;
 
@@ -63,7 +62,8 @@ class ZeoStorage::Transaction : public StorageTransaction {
   ZeoStorage& storage_;
   const std::shared_ptr<Channel> channel_;
   const std::int64_t txid_;
-  Outcome outcome_;
+  const TransactionMeta meta_;
+  Fingerprint fingerprint_;
   State state_ = State::kOpen;
 };
 
@@ -109,7 +109,7 @@ void ZeoStorage::Transaction::store(Oid oid, Tid base, std::span<const ByteView>
   if (!channel_->wait_for_room(kMostWaiting, storage_.wait_timeout_)) {
     lost("the connection broke during a commit");
   }
-  outcome_.add_record(oid, parts);
+  fingerprint_.add_record(oid, base, parts);
   const Arg args[] = {Arg(oid), Arg(base), Arg(parts), Arg(txid_)};
   channel_->tell("storea", args);
 }
@@ -131,7 +131,7 @@ std::vector<Oid> ZeoStorage::Transaction::take_vote(Value answer) {
     const auto oid = id_of(item);
     if (!oid) throw Corrupt(storage_.link_.name() + ": vote gave what is no oid");
     resolved.push_back(Oid{*oid});
-    outcome_.add_resolved(Oid{*oid});
+    fingerprint_.add_resolved(Oid{*oid});
   }
   return resolved;
 }
@@ -142,7 +142,7 @@ std::vector<Oid> ZeoStorage::Transaction::vote() {
   Reply reply;
   try {
     auto answer = channel_->call("vote", args);
-    reply = storage_.link_.await_long(*channel_, answer, outcome_.bytes(), "vote");
+    reply = storage_.link_.await_long(*channel_, answer, fingerprint_.bytes(), "vote");
   } catch (const Unavailable& error) {
     lost(error.what());
   }
@@ -162,6 +162,11 @@ std::vector<Oid> ZeoStorage::Transaction::vote() {
   }
 }
 
+std::string ZeoStorage::Transaction::voted_mark() const {
+  const auto mark = fingerprint_.mark(meta_.user, meta_.description);
+  return mark ? mark->text() : "";
+}
+
 Tid ZeoStorage::Transaction::finish() {
   expect(State::kVoted, "finish");
   struct Answer {
@@ -173,7 +178,7 @@ Tid ZeoStorage::Transaction::finish() {
   auto future = promise->get_future();
   const Arg args[] = {Arg(txid_)};
   channel_->call("tpc_finish", args,
-                 [promise, &link = storage_.link_, oids = outcome_.oids()](const Reply& reply) {
+                 [promise, &link = storage_.link_, oids = fingerprint_.oids()](const Reply& reply) {
                    if (!reply) return promise->set_value({{}, "the connection broke"});
                    if (reply->is_exception()) return promise->set_value({{}, "the server failed"});
                    if (reply->args().is_none()) return promise->set_value({{}, {}, true});
@@ -185,7 +190,7 @@ Tid ZeoStorage::Transaction::finish() {
                  });
   Answer answer;
   try {
-    answer = storage_.link_.await_long(*channel_, future, outcome_.bytes(), "tpc_finish");
+    answer = storage_.link_.await_long(*channel_, future, fingerprint_.bytes(), "tpc_finish");
   } catch (const Unavailable& error) {
     answer.problem = error.what();
   }
@@ -201,12 +206,14 @@ Tid ZeoStorage::Transaction::find_out(const std::string& why) {
   channel_->close(Unavailable("tpc_finish was not answered: " + why));
   std::optional<Tid> tid;
   try {
-    tid = outcome_.find(storage_.link_);
+    const auto mark = fingerprint_.mark(meta_.user, meta_.description);
+    if (!mark) throw NotFound("it stored nothing but what the server merged");
+    tid = find_transaction(storage_.link_, *mark, fingerprint_.bytes());
   } catch (const Error& error) {
     end();
     throw Unavailable(storage_.link_.name() + ": " + why +
-                      " at the end of a commit, and the server cannot be asked whether it was "
-                      "committed: " +
+                      " at the end of a commit, and whether it was committed "
+                      "cannot be found out now: " +
                       error.what() + "; commit again: what is in the database is not stored twice");
   }
   if (!tid) lost(why + " at the end of a commit");
@@ -223,6 +230,11 @@ void ZeoStorage::Transaction::abort() noexcept {
   } catch (const std::exception& error) {
     channel_->close(Failed(std::string("tpc_abort: ") + error.what()));
   }
+}
+
+std::optional<Tid> ZeoStorage::find_voted(const std::string& mark) const {
+  const auto parsed = Fingerprint::Mark::parse(mark);
+  return parsed ? find_transaction(link_, *parsed, 0) : std::nullopt;
 }
 
 }  // namespace zbig::zeo

@@ -93,11 +93,14 @@ TEST(DeviceStore, WhatEachCommitSaves_WrittenOverLongerText_IsReadAlone) {
   const test::TempDir dir;
   const DeviceStore store(dir.path());
   store.save(sample());
-  EXPECT_EQ(store.voted("A"), std::vector<Tid>{});
-  store.save_voted("A", {Tid{1}, Tid{2}, Tid{3}});
-  EXPECT_EQ(store.voted("A"), (std::vector<Tid>{Tid{1}, Tid{2}, Tid{3}}));
-  store.save_voted("A", {Tid{4}});
-  EXPECT_EQ(store.voted("A"), std::vector<Tid>{Tid{4}});
+  using Marks = std::vector<std::string>;
+  EXPECT_EQ(store.voted("A"), Marks{});
+  store.save_voted("A", {"one", "two and more", "three"});
+  EXPECT_EQ(store.voted("A"), (Marks{"one", "two and more", "three"}));
+  store.save_voted("A", {"four"});
+  EXPECT_EQ(store.voted("A"), Marks{"four"});
+  store.save_voted("A", {});
+  EXPECT_EQ(store.voted("A"), Marks{});
 
   store.save_last_commit("A", {.tid = {}, .time = "t", .result = std::string(5000, 'e')});
   store.save_last_commit("A", {.tid = Tid{4}, .time = "t", .result = "committed"});
