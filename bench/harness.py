@@ -216,6 +216,20 @@ class Agent(Process):
         self.log.close()
 
 
+def peer_command(args):
+    return [os.path.join(PEERS, 'py3', 'bin', 'python'), '-W', 'ignore', '-B',
+            os.path.join(TOP, 'bench', 'peer.py')] + [str(arg) for arg in args]
+
+
+class Peer(Process):
+    def __init__(self, args, env):
+        super().__init__(peer_command(args), stdout=subprocess.PIPE,
+                         env=dict(os.environ, **(env or {})))
+
+    def result(self):
+        return json.loads(self.child.communicate(timeout=60)[0])
+
+
 class Lab:
     """A scratch folder on the disk under test, with the databases that rows share."""
 
@@ -254,10 +268,12 @@ class Lab:
 
     def peer(self, *args, env=None):
         """Runs a verb of bench/peer.py with the real Python programs; its JSON."""
-        python = os.path.join(PEERS, 'py3', 'bin', 'python')
         settle()
-        return json.loads(sh(python, '-W', 'ignore', '-B', os.path.join(TOP, 'bench', 'peer.py'),
-                             *map(str, args), env=dict(os.environ, **(env or {}))))
+        return json.loads(sh(*peer_command(args), env=dict(os.environ, **(env or {}))))
+
+    def peer_started(self, *args, env=None):
+        """The same beside other work; `result()` waits for its JSON."""
+        return Peer(args, env)
 
     def has_peers(self):
         return os.access(os.path.join(PEERS, 'py3', 'bin', 'python'), os.X_OK)

@@ -14,6 +14,7 @@ import rows_mapped
 import rows_read
 import rows_size
 import rows_write
+import rows_zeo
 
 ROWS = {
     'R1': rows_read.sequential_zblk0,
@@ -34,6 +35,12 @@ ROWS = {
     'A2': rows_attach.without_index,
     'D1': rows_size.database_size,
     'F1': rows_write.freeze,
+    'Z1': rows_zeo.sequential,
+    'Z2': rows_zeo.again,
+    'Z3': rows_zeo.first_touch,
+    'Z4': rows_zeo.one_page,
+    'Z5': rows_zeo.far_away,
+    'Z6': rows_zeo.freshness,
     'G-R3': rows_growth.random_4k,
     'G-W3': rows_growth.one_byte_in_100_blocks,
     'G-W4': rows_growth.one_page,

@@ -11,7 +11,10 @@ Each verb does its work in a fresh process and prints JSON; only the part to com
     fill PATH KIND                64 MiB of blocks: `zeros`, `heads` (10 %, then zeros), `random`
     touch PATH BLOCKS             a byte of each of BLOCKS random blocks read for the first time
     open PATH                     FileStorage opened for reading and the root loaded
+    read PATH                     the whole array, twice
+    marks PATH TIMES              a number at the second block committed, TIMES times, 20 ms apart
 
+PATH may be the URL of a ZEO server where an array is used.
 The format is WENDELIN_CORE_ZBLK_FMT's.
 """
 import json
@@ -46,6 +49,12 @@ def filestorage(path, mib):
     return {'seconds': took}
 
 
+def client(url):
+    from ZEO.ClientStorage import ClientStorage
+    host, port = url[len('zeo://'):].split('?')[0].rsplit(':', 1)
+    return ClientStorage((host, int(port)), wait_timeout=20)
+
+
 class Array:
     """The ZBigArray /A of a Data.fs, made with `nbytes` bytes if it is not there."""
 
@@ -53,7 +62,7 @@ class Array:
         import numpy
         from wendelin.bigarray.array_zodb import ZBigArray
         self.path = path
-        self.db = DB(FileStorage(path))
+        self.db = DB(client(path) if path.startswith('zeo://') else FileStorage(path))
         self.root = self.db.open().root()
         if 'A' not in self.root:
             self.root['A'] = ZBigArray((nbytes,), numpy.uint8)
@@ -151,8 +160,34 @@ def open_(path):
     return {'seconds': took}
 
 
+def read(path):
+    import numpy
+    a = Array(path)
+    view = a.array[:]
+    piece, took = numpy.empty(128 << 10, numpy.uint8), []
+    for _ in range(2):
+        start = time.perf_counter()
+        for at in range(0, len(view), len(piece)):
+            piece[:len(view) - at] = view[at:at + len(piece)]
+        took.append(time.perf_counter() - start)
+    return {'seconds': took}
+
+
+def marks(path, times):
+    import numpy
+    a = Array(path)
+    view, committed = a.array[:], []
+    for number in range(1, times + 1):
+        view[BLOCK:BLOCK + 8] = numpy.frombuffer(struct.pack('<Q', number), numpy.uint8)
+        transaction.commit()
+        committed.append(time.monotonic())
+        time.sleep(0.02)
+    return {'committed': committed}
+
+
 verbs = {'filestorage': filestorage, 'commit': commit, 'patch': patch, 'pages': pages,
-         'appends': appends, 'fill': fill, 'touch': touch, 'open': open_}
+         'appends': appends, 'fill': fill, 'touch': touch, 'open': open_,
+         'read': read, 'marks': marks}
 result = verbs[sys.argv[1]](*(int(a) if a.isdigit() else a for a in sys.argv[2:]))
 sys.stdout.write(json.dumps(result))
 sys.stdout.flush()
