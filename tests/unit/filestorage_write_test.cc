@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <csignal>
-#include <future>
 #include <map>
 #include <random>
 #include <thread>
@@ -20,7 +19,8 @@
 #include "zodb/error.h"
 #include "zodb/filestorage/filestorage.h"
 
-// FileStorage open for writing: the two phases, conflicts, the lock, and every wrong place to open.
+// FileStorage open for writing: what of the two phases is the file's, the lock, and every wrong
+// place to open. What every backend does is in storage_contract_test.cc.
 
 namespace zbig {
 namespace {
@@ -47,114 +47,6 @@ TEST_F(FileStorageWrite, NewDatabase_IsEmptyAndOfPython3) {
   EXPECT_FALSE(storage->transactions(kNoTid, kMaxTid, false)->next());
   EXPECT_FALSE(storage->transactions(kNoTid, kMaxTid, true)->next());
   EXPECT_EQ(storage->new_oid(), Oid{1});
-}
-
-TEST_F(FileStorageWrite, Commit_IsReadBackAtEveryTid) {
-  const auto storage = create();
-  const auto first = test::commit(*storage, {{Oid{0}, "zero"}, {Oid{1}, "one"}});
-  const auto second = test::commit(*storage, {{Oid{1}, "one more"}}, {"jo", "more", {}});
-  EXPECT_LT(first, second);
-  EXPECT_EQ(storage->last_tid(), second);
-  const auto expect = [&](const Storage& s) {
-    EXPECT_EQ(test::text_of(s.load(Oid{0}, kMaxTid)), "zero");
-    EXPECT_EQ(test::text_of(s.load(Oid{1}, first)), "one");
-    EXPECT_EQ(test::text_of(s.load(Oid{1}, Tid{second.value - 1})), "one");
-    EXPECT_EQ(test::text_of(s.load(Oid{1}, second)), "one more");
-    EXPECT_FALSE(s.load(Oid{1}, Tid{first.value - 1}));
-    EXPECT_EQ(s.load(Oid{0}, kMaxTid)->serial, first);
-    const auto history = s.history(Oid{1}, 10);
-    ASSERT_EQ(history.size(), 2u);
-    EXPECT_EQ(history[0].serial, second);
-    EXPECT_EQ(history[0].user, "jo");
-    EXPECT_EQ(history[0].description, "more");
-    EXPECT_EQ(history[1].size, 3u);
-    EXPECT_EQ(s.history(Oid{1}, 1).size(), 1u);
-    EXPECT_EQ(s.changed_oids(kNoTid, kMaxTid), (std::vector{Oid{0}, Oid{1}}));
-    EXPECT_EQ(s.changed_oids(first, second), std::vector{Oid{1}});
-    EXPECT_TRUE(s.changed_oids(second, kMaxTid).empty());
-  };
-  expect(*storage);
-  expect(*open_filestorage(path, OpenMode::kRead));
-  expect(*open_storage(storage->url(), OpenMode::kRead));
-}
-
-TEST_F(FileStorageWrite, PartsOfEverySize_AreStoredAsTheirConcatenation) {
-  const auto storage = create();
-  std::mt19937 random(1);
-  std::vector<std::string> wanted;
-  const auto transaction = storage->begin({});
-  for (const std::size_t size : {1, 7, 100, 65535, 65536, 65537, 1 << 20, (2 << 20) + 3, 5}) {
-    std::string data(size, '\0');
-    for (auto& c : data) c = static_cast<char>(random());
-    const auto bytes = as_bytes(data);
-    const std::vector<ByteView> parts = {bytes.first(size / 3), {}, bytes.subspan(size / 3)};
-    transaction->store(storage->new_oid(), kNoTid, parts);
-    wanted.push_back(data);
-  }
-  transaction->vote();
-  transaction->finish();
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    EXPECT_EQ(test::text_of(storage->load(Oid{i + 1}, kMaxTid)), wanted[i]);
-  }
-}
-
-TEST_F(FileStorageWrite, BatchOfParts_EachGetsItsBytes) {
-  const auto storage = create();
-  std::mt19937 random(2);
-  std::vector<std::pair<Oid, std::string>> records;
-  for (int i = 0; i < 2000; ++i) {
-    std::string data(1 + random() % 5000, '\0');
-    for (auto& c : data) c = static_cast<char>(random());
-    records.push_back({storage->new_oid(), data});
-  }
-  test::commit(*storage, records);
-  std::vector<Oid> oids;
-  for (const auto& [oid, data] : records) oids.push_back(oid);
-  std::shuffle(oids.begin(), oids.end(), random);
-  std::vector<std::optional<RecordRef>> refs(oids.size());
-  storage->locate(oids, kMaxTid, refs);
-  std::vector<Bytes> buffers;
-  std::vector<ReadPart> parts;
-  for (const auto& ref : refs) {
-    ASSERT_TRUE(ref);
-    const auto offset = random() % ref->size;
-    buffers.emplace_back(random() % (ref->size - offset + 1));
-    parts.push_back({*ref, offset, buffers.back()});
-  }
-  parts.push_back(parts.front());  // the same bytes twice
-  storage->read(parts);
-  for (std::size_t i = 0; i < oids.size(); ++i) {
-    const auto& data = records[oids[i].value - 1].second;
-    ASSERT_EQ(as_text(buffers[i]), data.substr(parts[i].offset, buffers[i].size()));
-  }
-}
-
-TEST_F(FileStorageWrite, StoreOfAnOldRevision_IsAConflict) {
-  const auto storage = create();
-  const auto first = test::commit(*storage, {{Oid{1}, "one"}});
-  const auto second = test::commit(*storage, {{Oid{1}, "two"}});
-  const auto transaction = storage->begin({});
-  try {
-    transaction->store(Oid{1}, first, as_bytes("three"));
-    FAIL() << "no conflict";
-  } catch (const Conflict& conflict) {
-    EXPECT_EQ(conflict.oid, Oid{1});
-    EXPECT_EQ(conflict.committed, second);
-    EXPECT_EQ(conflict.base, first);
-  }
-  EXPECT_THROW(transaction->store(Oid{1}, kNoTid, as_bytes("three")), Conflict);
-  transaction->abort();
-  EXPECT_EQ(storage->last_tid(), second);
-}
-
-TEST_F(FileStorageWrite, CheckCurrent_FailsUnlessItIs) {
-  const auto storage = create();
-  const auto first = test::commit(*storage, {{Oid{1}, "one"}});
-  const auto second = test::commit(*storage, {{Oid{1}, "two"}});
-  const auto transaction = storage->begin({});
-  transaction->check_current(Oid{1}, second);
-  EXPECT_THROW(transaction->check_current(Oid{1}, first), Conflict);
-  EXPECT_THROW(transaction->check_current(Oid{7}, kNoTid), Conflict);
 }
 
 TEST_F(FileStorageWrite, AbortAnywhere_LeavesTheFileAsItWas) {
@@ -219,37 +111,6 @@ TEST_F(FileStorageWrite, LockFileWithoutALock_IsTaken) {
   EXPECT_TRUE(std::filesystem::exists(path + ".lock"));
   EXPECT_EQ(test::slurp(path + ".lock"), " " + std::to_string(::getpid()) + "\n");
   open_filestorage(path, OpenMode::kWrite);
-}
-
-TEST_F(FileStorageWrite, SecondTransaction_WaitsForTheFirst) {
-  const auto storage = create();
-  auto first = storage->begin({});
-  first->store(Oid{1}, kNoTid, as_bytes("one"));
-  auto second = std::async(std::launch::async, [&] { return test::commit(*storage, {}); });
-  EXPECT_EQ(second.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
-  first->vote();
-  const auto tid = first->finish();
-  EXPECT_GT(second.get(), tid);
-}
-
-TEST_F(FileStorageWrite, ReadOnlyStorage_RefusesToWrite) {
-  create();
-  const auto storage = open_filestorage(path, OpenMode::kRead);
-  EXPECT_TRUE(storage->read_only());
-  EXPECT_THROW(storage->begin({}), ReadOnly);
-  EXPECT_THROW(storage->new_oid(), ReadOnly);
-}
-
-TEST_F(FileStorageWrite, CallsOutOfOrder_AreInvalid) {
-  const auto storage = create();
-  const auto transaction = storage->begin({});
-  EXPECT_THROW(transaction->finish(), Invalid);
-  transaction->vote();
-  EXPECT_THROW(transaction->store(Oid{1}, kNoTid, as_bytes("x")), Invalid);
-  EXPECT_THROW(transaction->vote(), Invalid);
-  transaction->finish();
-  EXPECT_THROW(transaction->finish(), Invalid);
-  transaction->abort();
 }
 
 // --- wrong places to open
