@@ -84,10 +84,7 @@ FakeZeo::FakeZeo(Bytes greeting, Answer answer)
 
 FakeZeo::~FakeZeo() {
   thread_.request_stop();
-  {
-    const std::lock_guard lock(mutex_);
-    if (client_ >= 0) ::shutdown(client_, SHUT_RDWR);
-  }
+  hang_up();
   thread_.join();
   ::close(listener_);
   ::unlink(path_.c_str());
@@ -96,6 +93,11 @@ FakeZeo::~FakeZeo() {
 void FakeZeo::send(const Bytes& bytes) {
   const std::lock_guard lock(mutex_);
   if (client_ >= 0) static_cast<void>(::send(client_, bytes.data(), bytes.size(), MSG_NOSIGNAL));
+}
+
+void FakeZeo::hang_up() {
+  const std::lock_guard lock(mutex_);
+  if (client_ >= 0) ::shutdown(client_, SHUT_RDWR);
 }
 
 void FakeZeo::serve(const std::stop_token& stop) {

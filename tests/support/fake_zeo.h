@@ -35,6 +35,7 @@ class FakeZeo {
 
   std::string url() const { return "zeo://" + path_ + "?storage=1&wait_timeout=2"; }
   void send(const Bytes& bytes);  // to the client that came last
+  void hang_up();                 // on it
 
  private:
   void serve(const std::stop_token& stop);

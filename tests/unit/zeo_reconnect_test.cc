@@ -282,5 +282,42 @@ TEST(ZeoLoads, OfABatch_AreAllAskedForBeforeTheFirstAnswer) {
   }
 }
 
+TEST(ZeoLoads, OfABatchThatLostItsLine_AreAllAskedForAgainAtOnce) {
+  constexpr std::size_t kObjects = 100;
+  std::vector<Bytes> answers;
+  int connections = 0;
+  test::FakeZeo* line = nullptr;
+  test::FakeZeo server(test::frame(as_bytes("M5")), [&](const zeo::Message& call) {
+    if (call.name() == "register") ++connections;
+    if (call.name() == "getInvalidations") {
+      return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
+    }
+    if (call.name() != "loadBefore") return Bytes();
+    const Bytes oid = test::packed_id(*zeo::id_of((*zeo::sequence(call.args()))[0]));
+    answers.push_back(
+        test::reply(call.id(), test::packed_list({oid, test::packed_id(5), test::kPackedNone})));
+    Bytes out = test::server_call("info", test::packed_list({}));
+    if (answers.size() < kObjects) return out;
+    if (connections == 1) {
+      answers.clear();
+      line->hang_up();
+      return out;
+    }
+    for (const Bytes& answer : answers) append(out, ByteView(answer));
+    return out;
+  });
+  line = &server;
+  const auto storage = open_zeo(server.url(), OpenMode::kRead);
+  storage->sync();
+  std::vector<Oid> oids;
+  for (std::size_t i = 0; i < kObjects; ++i) oids.push_back(Oid{i + 1});
+  std::vector<std::optional<Record>> records(kObjects);
+  storage->load(oids, Tid{9}, Storage::kMaxLoad, records);
+  EXPECT_EQ(connections, 2);
+  for (std::size_t i = 0; i < kObjects; ++i) {
+    EXPECT_EQ(get_be<8>(records[i]->data.data()), oids[i].value);
+  }
+}
+
 }  // namespace
 }  // namespace zbig

@@ -80,7 +80,7 @@ std::optional<std::optional<TransactionInfo>> TransactionWalk::try_next(Tid firs
 
 std::optional<TransactionInfo> TransactionWalk::next() {
   if (first_ > last_) return std::nullopt;
-  while (true) {
+  for (const auto patience = link_.patience();; link_.check_patience(patience)) {
     auto found = try_next(first_);
     if (!found) continue;
     first_ = *found ? Tid{(*found)->tid.value + 1} : Tid{last_.value + 1};
@@ -133,7 +133,10 @@ bool TransactionWalk::try_records(std::size_t skip, std::size_t& seen, const OnR
 void TransactionWalk::records(const OnRecord& on_record) {
   std::size_t done = 0;
   std::size_t seen = 0;
+  auto patience = link_.patience();
   while (!try_records(done, seen, on_record)) {
+    if (seen > done) patience = link_.patience();
+    link_.check_patience(patience);
     done = std::max(done, seen);
     seen = 0;
   }

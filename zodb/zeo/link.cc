@@ -86,6 +86,12 @@ std::shared_ptr<Channel> Link::ready(const Patience& patience) {
                     "; waited " + seconds(options_.wait_timeout));
 }
 
+void Link::check_patience(const Patience& patience) const {
+  if (Clock::now() < patience.deadline) return;
+  throw Unavailable(name_ + ": the connection breaks again and again; tried for " +
+                    seconds(options_.wait_timeout));
+}
+
 std::shared_ptr<Channel> Link::ready_now() {
   const std::lock_guard lock(mutex_);
   return ready_;
@@ -118,6 +124,7 @@ Reply Link::ask(const Patience& patience, std::string_view method, std::span<con
     const auto channel = ready(patience);
     auto answer = channel->call(method, args);
     if (Reply reply = await(answer, patience, method)) return reply;
+    check_patience(patience);
   }
 }
 
@@ -138,6 +145,7 @@ void Link::sync() {
       throw Unavailable(name_ + ": no answer to ping; waited " + seconds(options_.wait_timeout));
     }
     if (future.get()) return;
+    check_patience(patience);
   }
 }
 

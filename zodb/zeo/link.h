@@ -66,6 +66,8 @@ class Link : private Channel::Owner {
   // Waits for a ready connection. Throws Unavailable past the deadline, and at once what the server
   // says that no waiting helps against: Failed, ReadOnly, Unsupported, Corrupt...
   std::shared_ptr<Channel> ready(const Patience& patience);
+  // For who tries again because the connection broke: throws Unavailable past the deadline.
+  void check_patience(const Patience& patience) const;
   // A ready connection if there is one at the moment.
   std::shared_ptr<Channel> ready_now();
   // An answer to a call made over whichever connection, made again if that broke. An exception is

@@ -82,6 +82,15 @@ Loader::Answer Loader::wait(std::shared_future<Answer>& answer, Oid oid) const {
   return answer.get();
 }
 
+bool Loader::is_lost(const std::shared_future<Answer>& answer) {
+  if (answer.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+  try {
+    return answer.get().lost;
+  } catch (const Error&) {
+    return false;  // it is thrown when its turn comes
+  }
+}
+
 void Loader::load(std::span<const Wanted> wanted, const Visit& visit) {
   link_.check_not_given_up();
   struct Waiting {
@@ -110,12 +119,18 @@ void Loader::load(std::span<const Wanted> wanted, const Visit& visit) {
     }
     Waiting first = std::move(waiting.front());
     waiting.pop_front();
-    Answer answer = wait(first.answer, wanted[first.index].oid);
-    while (answer.lost) {
-      first.answer = ask(first.index, first.patience);
-      answer = wait(first.answer, wanted[first.index].oid);
+    const Answer answer = wait(first.answer, wanted[first.index].oid);
+    if (!answer.lost) {
+      visit(first.index, answer.loaded);
+      continue;
     }
-    visit(first.index, answer.loaded);
+    // With the connection went the others: all are asked for again before one is waited for.
+    link_.check_patience(first.patience);
+    first.answer = ask(first.index, first.patience);
+    for (Waiting& other : waiting) {
+      if (is_lost(other.answer)) other.answer = ask(other.index, other.patience);
+    }
+    waiting.push_front(std::move(first));
   }
 }
 

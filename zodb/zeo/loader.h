@@ -53,6 +53,7 @@ class Loader {
   std::shared_future<Answer> start(Channel& channel, Oid oid, Tid before);
   Answer take_in(const Reply& reply, Oid oid, Tid before);
   Answer wait(std::shared_future<Answer>& answer, Oid oid) const;
+  static bool is_lost(const std::shared_future<Answer>& answer);
   std::size_t window() const;
 
   static constexpr std::uint64_t kBytesUnderWay = 32u << 20;

@@ -30,7 +30,10 @@ void wait_until_decided(Link& link, std::uint64_t bytes) {
     channel->tell("tpc_begin", begin);
     auto answer = channel->call("vote", transaction);
     const Reply reply = link.await_long(*channel, answer, bytes, "vote");
-    if (!reply) continue;
+    if (!reply) {
+      link.check_patience(patience);
+      continue;
+    }
     channel->tell("tpc_abort", transaction);
     if (reply->is_exception()) throw_server_error(*reply, link.name() + ": vote");
     return;
