@@ -251,8 +251,8 @@ void Database::serve(Device& device, bool resume) {
   const auto shown = Tid::parse_hex(reply.value("at", ""));
   if (!shown) throw Failed("the server's reply to attach has no tid");
   device.settled = reply.value("settled", false);
-  device.stale = false;
   const std::lock_guard lock(mutex_);
+  device.stale = false;
   device.record.facts = reply.value("facts", device.record.facts);
   device.at = *shown;
   note_size(device, number_of(reply, "size"), number_of(reply, "volume_size"));
@@ -304,7 +304,7 @@ void Database::attach_device(DeviceRecord record) {
     serve(*device, false);
     change_record(*device, [&](DeviceRecord& all) { front_of(*device).prepare(all); });
     bring_up(*device);
-    if (!device->settled) settle(*device, all_pages());
+    if (!device->settled) settle(*device, all_pages(), kSyncDeadline);
     change_record(*device, [](DeviceRecord& all) { all.complete = true; });
   } catch (...) {
     // What was kept of an earlier device stays kept.

@@ -158,12 +158,14 @@ class Database {
     bool served = false;           // the server has it
     bool settled = false;          // D4; the gate's holder's
     Tid settled_at;                // the view that it was settled at last; the gate's holder's
+    std::string drop_problem;      // why it is not settled, where that is known
     bool claimed = false;          // and therefore behind
     bool stale = false;            // D7
     std::string
         feed_problem;  // why it can not be said whether it shows the present; and since when
     std::chrono::steady_clock::time_point feed_lost_at;
-    bool waits_for_room = false;  // as was logged; the keeper's
+    std::chrono::steady_clock::time_point follow_after;  // it is stuck; the gate's holder's
+    bool waits_for_room = false;                         // as was logged; the keeper's
     bool committing = false;
     // What the server said last, to whoever asked.
     struct Heard {
@@ -202,12 +204,12 @@ class Database {
 
   // database_view.cc
   bool sync_unless_full(Device& device, std::chrono::milliseconds patience);
-  bool move_view(Device& device, const std::string& to);
+  bool move_view(Device& device, const std::string& to, std::chrono::milliseconds patience);
   bool note_claim(Device& device);
   void refuse_claimed(Device& device);
   void note_moved(Device& device, const Json& reply);
-  void show_move(Device& device, const Json& reply);
-  void settle(Device& device, const StalePages& pages);
+  void show_move(Device& device, const Json& reply, std::chrono::milliseconds patience);
+  void settle(Device& device, const StalePages& pages, std::chrono::milliseconds patience);
   void say_settled(Device& device);
   void follow(std::optional<Tid> made = std::nullopt);
   void catch_up(std::span<Device* const> devices, Tid head);
@@ -261,6 +263,7 @@ class Database {
   bool recovered_ = false;                            // guarded by mutex_
   std::chrono::steady_clock::time_point next_try_{};  // the keeper's
   std::chrono::milliseconds backoff_{0};              // the keeper's
+  bool server_lived_ = false;                         // when it last tried; the keeper's
   std::chrono::steady_clock::time_point next_look_at_head_{};
 
   Fd wake_fd_;

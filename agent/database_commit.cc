@@ -317,7 +317,7 @@ CommitOutcome Database::commit(std::span<const std::string> names, const CommitR
   }
   for (const auto& [device, reply] : others_came) {
     try {
-      show_move(*device, reply);
+      show_move(*device, reply, kDropDeadline);
     } catch (const std::exception& error) {
       log_line("commit: " + device->record.name +
                " may show others' changes late: " + error.what());

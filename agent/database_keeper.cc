@@ -22,7 +22,8 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr milliseconds kDropDeadline{60 * 1000};
+constexpr milliseconds kDropDeadline{5000};
+constexpr int kOthersShare = 4;
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kLongestBackoff{10000};
 constexpr milliseconds kLookAtHeadEvery{200};
@@ -64,11 +65,11 @@ void Database::keep(std::stop_token stop) {
     for (const Fd& fd : watched_) items.push_back({.fd = fd.get(), .events = POLLIN, .revents = 0});
     const auto now = Clock::now();
     milliseconds sleep = kRetryLockEvery;
-    if (backoff_.count() > 0) {
-      sleep = std::chrono::duration_cast<milliseconds>(next_try_ - now) + milliseconds(1);
-    } else if (next_look_at_head_ != Clock::time_point{}) {
-      sleep = std::chrono::duration_cast<milliseconds>(next_look_at_head_ - now) + milliseconds(1);
-    }
+    const auto until = [&](Clock::time_point then) {
+      return std::chrono::duration_cast<milliseconds>(then - now) + milliseconds(1);
+    };
+    if (next_look_at_head_ != Clock::time_point{}) sleep = until(next_look_at_head_);
+    if (backoff_.count() > 0) sleep = std::min(sleep, until(next_try_));
     // What has ended keeps its descriptor readable: wait for the backoff, not for it.
     const nfds_t count = backoff_.count() > 0 ? 1 : items.size();
     ::poll(items.data(), count, static_cast<int>(std::clamp<long>(sleep.count(), 1, 10000)));
@@ -110,7 +111,7 @@ void Database::watch_room() {
 }
 
 void Database::look_after() {
-  const std::vector<Device*> devices = attached_devices();
+  std::vector<Device*> devices = attached_devices();
   if (devices.empty()) {
     backoff_ = milliseconds(0);
     return;
@@ -120,10 +121,11 @@ void Database::look_after() {
         return device->served && device->settled && device->shown_size == device->size &&
                device->front && device->front->well();
       });
-  const auto now = Clock::now();
-  if (!well) {
-    if (now < next_try_) return;
+  // One device that does not come back is no reason for the others not to follow.
+  const bool server_died = server_lived_ && !server_.alive();
+  if (!well && (server_died || Clock::now() >= next_try_)) {
     std::string failure;
+    const auto begin = Clock::now();
     try {
       failure = recover();
     } catch (const std::exception& error) {
@@ -133,6 +135,7 @@ void Database::look_after() {
         if (!device->served) device->problem = failure;
       }
     }
+    server_lived_ = server_.alive();
     if (failure.empty()) {
       backoff_ = milliseconds(0);
       next_try_ = {};
@@ -140,9 +143,18 @@ void Database::look_after() {
       return;
     }
     backoff_ = std::clamp(backoff_ * 2, kFirstBackoff, kLongestBackoff);
-    next_try_ = Clock::now() + backoff_;
+    // A device that is stuck takes a while to fail; most of the time is for those who commit.
+    const auto spent = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+    const milliseconds pause =
+        server_lived_ ? std::clamp<milliseconds>(kOthersShare * spent, backoff_, kLongestBackoff)
+                      : backoff_;
+    next_try_ = Clock::now() + pause;
     log_line("recovery of " + url_ + ": " + failure + "; again in " +
-             std::to_string(backoff_.count()) + " ms");
+             std::to_string(pause.count()) + " ms");
+    devices = attached_devices();  // some may have gone
+  }
+  if (!server_.alive()) {
+    next_look_at_head_ = {};
     return;
   }
   watch_room();
@@ -207,7 +219,7 @@ void Database::recover_device(Device& device, const ServedDevice* known) {
   if (same_view && front_of(device).claimed()) {
     say_settled(device);
   } else {
-    settle(device, all_pages());
+    settle(device, all_pages(), kDropDeadline);
   }
 }
 

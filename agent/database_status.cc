@@ -72,12 +72,15 @@ std::vector<DeviceStatus> Database::status() {
       status.state = "failed";
       status.waits_for = live->second.error;
     } else {
-      status.state = device->heard.dirty_bytes > 0 ? "dirty"
-                     : live->second.stale          ? "stale"
-                                                   : "clean";
+      status.state = device->heard.dirty_bytes > 0         ? "dirty"
+                     : device->stale && live->second.stale ? "stale"
+                                                           : "clean";
     }
     if (status.waits_for.empty() && live != served.end() && !live->second.full.empty()) {
       status.waits_for = "room for what is not committed: " + live->second.full;
+    }
+    if (status.waits_for.empty() && !status.settled && !device->drop_problem.empty()) {
+      status.waits_for = "old pages to be dropped: " + device->drop_problem;
     }
     if (status.waits_for.empty() && !device->feed_problem.empty()) {
       status.waits_for = "news of what others committed: " + device->feed_problem;

@@ -23,20 +23,35 @@ using std::chrono::milliseconds;
 constexpr milliseconds kSyncDeadline{60 * 1000};
 constexpr milliseconds kSyncSlice{5000};
 constexpr milliseconds kLookDeadline{1000};
+// A commit waits so long for each device that follows and is stuck, and then others wait for
+// kOthersShare times as long to be free of it.
+constexpr milliseconds kFollowPatience{5000};
+constexpr int kOthersShare = 4;
 
 }  // namespace
 
-// Drops the pages that a move of the view changed. If that fails the keeper tries again, with all
-// of them.
-void Database::settle(Device& device, const StalePages& pages) {
+// Drops the pages that a move of the view changed. If that fails the keeper tries again; then, or
+// if another move comes first, it is all of them, for nobody remembers which were left.
+void Database::settle(Device& device, const StalePages& pages, milliseconds patience) {
+  const bool left_before = !device.settled;
   device.settled = false;
-  front_of(device).drop_pages(pages, kSyncDeadline);
+  try {
+    front_of(device).drop_pages(left_before ? all_pages() : pages, patience);
+  } catch (const Error& error) {
+    const std::lock_guard lock(mutex_);
+    device.drop_problem = error.what();
+    throw;
+  }
   say_settled(device);
 }
 
 void Database::say_settled(Device& device) {
   server_.request({{"op", "settled"}, {"device", device.record.name}});
   device.settled = true;
+  {
+    const std::lock_guard lock(mutex_);
+    device.drop_problem.clear();
+  }
   if (device.record.read_only && device.settled_at != device.at) {
     device.settled_at = device.at;
     context_.store->save_view(device.record.name, device.at);
@@ -55,14 +70,14 @@ void Database::note_moved(Device& device, const Json& reply) {
 }
 
 // After note_moved(): what programs see of the move.
-void Database::show_move(Device& device, const Json& reply) {
+void Database::show_move(Device& device, const Json& reply, milliseconds patience) {
   show_size(device);
-  if (!reply.value("settled", false)) settle(device, stale_pages_of(reply));
+  if (!reply.value("settled", false)) settle(device, stale_pages_of(reply), patience);
 }
 
 // False if the device is dirty, and then nothing moves. `to`: a tid in hex, or "head".
-bool Database::move_view(Device& device, const std::string& to) {
-  if (!device.record.read_only) front_of(device).sync(kSyncDeadline);
+bool Database::move_view(Device& device, const std::string& to, milliseconds patience) {
+  if (!device.record.read_only) front_of(device).sync(patience);
   Json reply;
   try {
     reply = server_.request({{"op", "refresh"}, {"device", device.record.name}, {"at", to}});
@@ -70,7 +85,7 @@ bool Database::move_view(Device& device, const std::string& to) {
     return false;
   }
   note_moved(device, reply);
-  show_move(device, reply);
+  show_move(device, reply, patience);
   return true;
 }
 
@@ -116,7 +131,7 @@ void Database::refresh(const std::string& name) {
                       "attach the volume without --at to see its present");
   }
   refuse_claimed(device);
-  if (!move_view(device, "head")) {
+  if (!move_view(device, "head", kSyncDeadline)) {
     throw HintedError(ErrorCode::kBusy, "device " + name + " has uncommitted writes",
                       "commit or abort them first");
   }
@@ -141,9 +156,9 @@ void Database::abort(const std::string& name) {
   const Json reply = server_.request({{"op", "abort"}, {"device", name}});
   note_moved(device, reply);
   show_size(device);
-  device.settled = false;
   // What was given up is stale, too.
-  const StalePages stale = full > 0 ? all_pages() : stale_pages_of(reply);
+  const StalePages stale = full > 0 || !device.settled ? all_pages() : stale_pages_of(reply);
+  device.settled = false;
   front_of(device).discard_pages(stale, kSyncDeadline);
   say_settled(device);
 }
@@ -176,17 +191,28 @@ void Database::catch_up(std::span<Device* const> devices, Tid head) {
   for (Device* device : behind) {
     const auto live = served.find(device->record.name);
     if (live == served.end()) continue;
+    const auto begin = std::chrono::steady_clock::now();
+    if (begin < device->follow_after) continue;
     try {
       catch_up(*device, live->second, head);
+      continue;
     } catch (const Error& error) {
       feed_lost(*device, error.what());
     }
+    // Most of the time is for the others, and for those who commit.
+    const auto now = std::chrono::steady_clock::now();
+    device->follow_after = now + kOthersShare * (now - begin);
   }
 }
 
 void Database::catch_up(Device& device, const ServedDevice& served, Tid head) {
   const bool dirty = served.dirty_bytes + served.frozen_bytes > 0;
-  if (served.at < head && !dirty && !note_claim(device)) move_view(device, head.hex());
+  if (served.at < head && !dirty && !note_claim(device)) {
+    move_view(device, head.hex(), kFollowPatience);
+  } else if (!dirty && !device.settled) {
+    // The keeper is at it; see settle().
+    throw Unavailable("old pages are not dropped yet");
+  }
   feed_works(device);
 }
 
@@ -228,8 +254,11 @@ void Database::make_stale(Device& device) {
   if (served.dirty_bytes + served.frozen_bytes > 0 || note_claim(device)) return;
   server_.request({{"op", "stale"}, {"device", device.record.name}, {"stale", true}},
                   kLookDeadline);
-  front_of(device).drop_pages(all_pages(), kSyncDeadline);
-  device.stale = true;
+  front_of(device).drop_pages(all_pages(), kFollowPatience);
+  {
+    const std::lock_guard lock(mutex_);
+    device.stale = true;
+  }
   log_line("device " + device.record.name + ": reads fail until it follows again");
 }
 

@@ -24,7 +24,7 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr milliseconds kStartDeadline{15000};  // longer than zbig-fuse's own for the server
-constexpr milliseconds kHelloDeadline{10000};
+constexpr milliseconds kHelloDeadline{5000};
 constexpr milliseconds kQuitDeadline{60000};
 constexpr milliseconds kForceDeadline{2000};
 
@@ -67,8 +67,12 @@ void FuseMount::prepare(DeviceRecord& record) const {
 void FuseMount::bring_up(std::uint64_t size) {
   // Below the runtime folder, which may have gone with a reboot.
   make_directories(std::filesystem::path(places_.path).parent_path(), 0700);
-  if (!adopt()) start();
-  resize(size, kStartDeadline);
+  if (!well()) {
+    told_size_ = 0;
+    if (!adopt()) start();
+  }
+  // One that is well and knows it may be just stuck, which is for whoever needs it to find out.
+  if (told_size_ != size) resize(size, kStartDeadline);
   make_link();
 }
 
@@ -116,7 +120,8 @@ void FuseMount::start() {
 }
 
 // Takes over the process that an earlier agent started for the same export; false if there is none,
-// and then nothing is left of what there was.
+// and then nothing is left of what there was. One that lives and does not answer is not ended:
+// programs use it, and it may be only stopped.
 bool FuseMount::adopt() {
   process_ = ServiceProcess::find(places_.lock);
   const auto deadline = Clock::now() + kHelloDeadline;
@@ -129,6 +134,14 @@ bool FuseMount::adopt() {
       // It may be starting, or have more connections than it takes at once.
       process_->wait_end(milliseconds(50));
     }
+  }
+  if (process_ && process_->alive() && Clock::now() >= deadline) {
+    const pid_t pid = process_->pid();
+    process_.reset();
+    throw HintedError(
+        ErrorCode::kUnavailable,
+        "process " + std::to_string(pid) + ", which serves " + places_.path + ", does not answer",
+        "if it does not go on, `zbig detach --force` ends it");
   }
   if (process_) log_line("the process that served " + places_.path + " cannot be taken over");
   end_by_force();
@@ -179,6 +192,7 @@ void FuseMount::sync(milliseconds timeout) {
 // Does nothing if it is as large already.
 void FuseMount::resize(std::uint64_t size, milliseconds timeout) {
   control_.request({{"op", "invalidate"}, {"size", size}}, timeout, server_.pidfd());
+  told_size_ = size;
 }
 
 void FuseMount::grow(const DeviceRecord& record, milliseconds timeout) {

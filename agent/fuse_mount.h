@@ -69,6 +69,7 @@ class FuseMount : public FrontEnd {
   const bool read_only_;
   const ControlClient control_;
   std::optional<ServiceProcess> process_;
+  std::uint64_t told_size_ = 0;  // by this agent; of process_
 };
 
 }  // namespace zbig

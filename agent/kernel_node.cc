@@ -185,7 +185,7 @@ ExtentList KernelNode::extents_of(const StalePages& pages) const {
 
 // What is kept was written to by a program. Once sync has brought such a page to the server, all of
 // it, it is not stale: the server shows the same. It is tried again for pages that were kept
-// because somebody was just at them.
+// because somebody was just at them, and what stays of those is not passed over in silence.
 void KernelNode::drop_pages(const StalePages& pages, milliseconds timeout) {
   const Deadline deadline = deadline_in(timeout);
   const GoOn go_on = [this] { return keep_connected(); };
@@ -194,6 +194,12 @@ void KernelNode::drop_pages(const StalePages& pages, milliseconds timeout) {
     left = device().drop_pages(left, DirtyPages::kKeep, deadline, go_on);
     if (!left.empty()) device().sync(deadline, go_on);
   }
+  if (left.empty()) return;
+  const ExtentList old = device().old_pages(left, deadline, go_on);
+  if (old.empty()) return;
+  throw Unavailable(std::to_string(total_length(old) / kPageSize) + " old pages of " +
+                    device().node() + " stay in memory, one at " +
+                    std::to_string(old.front().offset));
 }
 
 void KernelNode::discard_pages(const StalePages& pages, milliseconds timeout) {

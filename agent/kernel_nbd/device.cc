@@ -284,6 +284,16 @@ ExtentList KernelDevice::drop_pages(std::span<const Extent> extents, DirtyPages 
   return *kept;
 }
 
+ExtentList KernelDevice::old_pages(std::span<const Extent> extents, Deadline deadline,
+                                   const GoOn& go_on) {
+  const std::shared_ptr<Fd> held = device();
+  auto old = std::make_shared<ExtentList>();
+  data_.run([held, old, path = node(),
+             pages = whole_pages(extents, size())] { *old = zbig::old_pages(path, pages); },
+            deadline, "look for old pages of " + node(), go_on);
+  return *old;
+}
+
 bool KernelDevice::claimed(Deadline deadline) {
   const std::shared_ptr<Fd> held = device();
   auto result = std::make_shared<bool>(false);

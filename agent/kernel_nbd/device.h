@@ -117,6 +117,9 @@ class KernelDevice {
   ExtentList drop_pages(std::span<const Extent> extents, DirtyPages dirty, Deadline deadline,
                         const GoOn& go_on = {});
 
+  // Of `extents`, pages that are old; see page_drop.h. Unavailable as of sync().
+  ExtentList old_pages(std::span<const Extent> extents, Deadline deadline, const GoOn& go_on = {});
+
   // True while a mount, swap, LVM or another O_EXCL open claims the device.
   bool claimed(Deadline deadline);
 

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/fd.h"
 #include "zodb/error.h"
@@ -69,6 +71,34 @@ void drop_range(int fd, const std::string& node, const Extent& range, DropMethod
 }
 
 }  // namespace
+
+ExtentList old_pages(const std::string& node, const ExtentList& pages) {
+  const Fd cache(::open(node.c_str(), O_RDONLY | O_CLOEXEC));
+  const Fd server(::open(node.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
+  if (!cache || !server) throw_errno("open " + node, errno);
+  struct Page {
+    alignas(kPageSize) std::array<char, kPageSize> bytes;
+    void read(const Fd& from, const std::string& node, std::uint64_t offset) {
+      const ssize_t n = ::pread(from.get(), bytes.data(), kPageSize, static_cast<off_t>(offset));
+      if (n < 0) throw_errno("read " + node, errno);
+      if (n != kPageSize) throw Failed("read " + node + ": it is shorter than it was");
+    }
+  };
+  const auto before = std::make_unique<Page>();
+  const auto served = std::make_unique<Page>();
+  const auto after = std::make_unique<Page>();
+  ExtentList old;
+  for (const Extent& extent : pages) {
+    for (std::uint64_t at = extent.offset; at < extent.end(); at += kPageSize) {
+      before->read(cache, node, at);
+      served->read(server, node, at);
+      after->read(cache, node, at);
+      const bool written_to = before->bytes != after->bytes;
+      if (!written_to && before->bytes != served->bytes) append_extent(old, at, kPageSize);
+    }
+  }
+  return old;
+}
 
 ExtentList whole_pages(std::span<const Extent> extents, std::uint64_t size) {
   std::vector<Extent> pages;

@@ -46,4 +46,9 @@ ExtentList whole_pages(std::span<const Extent> extents, std::uint64_t size);
 ExtentList drop_pages(int device, const std::string& node, const ExtentList& pages,
                       DropMethod method, DirtyPages dirty);
 
+// Of `pages`, those that hold other bytes than the server shows, although no program is writing to
+// them at this moment: they are old. (A page that is being written to is dirty, and dirty pages are
+// written to the server here first.) Reads them all; waits for the server.
+ExtentList old_pages(const std::string& node, const ExtentList& pages);
+
 }  // namespace zbig

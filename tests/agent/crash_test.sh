@@ -123,6 +123,7 @@ programs() {
         begin=$((begin + size))
     done
     coproc MAPPING { exec held_mapping "$work/third" 2> "$work/mapping.err"; }
+    local mapping=$MAPPING_PID
     between_kills() { nothing_stale; }
     drill commit_both
     end_programs
@@ -137,7 +138,7 @@ programs() {
     zbig export "$db" /A --length $((3 * mib)) | cmp - "$work/model"
     tail -c 8 "$work/here" | cmp - <(zbig export "$db" /A --offset "$count_at")
     eval "exec ${MAPPING[1]}>&-"
-    wait "$MAPPING_PID" || true
+    wait "$mapping" || true
     expect 0 zbig detach "$name"
     expect 0 zbig detach "$name-2" --discard
     expect 0 zbig detach "$name-3"

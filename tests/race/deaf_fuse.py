@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""zbig-fuse, but when it is asked to drop pages it says that it has, and does not.
+"""zbig-fuse, but when it is asked to drop pages it says that it has, and does not; or, if
+$REFUSES_WHILE names a file, it says that it cannot, as long as there is that file.
 
-It takes the control socket's place and hands everything else on. For deaf_test.sh."""
+It takes the control socket's place and hands everything else on."""
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 
+refuses_while = os.environ.get('REFUSES_WHILE')
 arguments = sys.argv[1:]
 place = arguments.index('--control') + 1
 path = arguments[place]
@@ -17,13 +19,24 @@ arguments[place] = path + '.real'
 child = subprocess.Popen([os.environ['REAL_ZBIG_FUSE']] + arguments, close_fds=False)
 
 
+def answer(op):
+    """Its own, if it has one."""
+    if op != 'invalidate':
+        return None
+    if refuses_while is None:
+        return b'{"ok": true}\n'
+    if os.path.exists(refuses_while):
+        return b'{"ok": false, "code": "unavailable", "error": "not today"}\n'
+    return None
+
+
 def serve(client):
     with client, client.makefile('rwb') as asked, socket.socket(socket.AF_UNIX) as upstream:
         upstream.connect(path + '.real')
         real = upstream.makefile('rwb')
         for line in asked:
-            reply = b'{"ok": true}\n'
-            if json.loads(line).get('op') != 'invalidate':
+            reply = answer(json.loads(line).get('op'))
+            if not reply:
                 real.write(line)
                 real.flush()
                 reply = real.readline()
