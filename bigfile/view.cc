@@ -8,6 +8,7 @@
 
 #include "bigfile/block_reader.h"
 #include "bigfile/objects.h"
+#include "bigfile/run_ahead.h"
 #include "bigfile/volume_object.h"
 #include "zodb/error.h"
 
@@ -41,6 +42,7 @@ class CachedView final : public View {
       rethrow_with_context("read " + std::to_string(out.size()) + " bytes at " +
                            std::to_string(offset) + " of " + volume_.path);
     }
+    if (!out.empty() && offset <= kMaxOffset) run_ahead(offset, out.size());
   }
 
   ExtentList data_extents(std::uint64_t offset, std::uint64_t length) const override {
@@ -93,6 +95,16 @@ class CachedView final : public View {
     return static_cast<std::int64_t>(offset / volume_.blksize);
   }
 
+  // Who reads block after block finds the next ones on their way.
+  void run_ahead(std::uint64_t offset, std::uint64_t length) const {
+    const auto next = run_.reads(offset / volume_.blksize, (offset + length - 1) / volume_.blksize);
+    if (!next) return;
+    try {
+      prefetch(next->first * volume_.blksize, next->count * volume_.blksize);
+    } catch (const Error&) {  // whoever reads them will be told
+    }
+  }
+
   void read_all(std::uint64_t offset, std::span<std::byte> out) const {
     const Objects objects = this->objects();
     const BTree blktab = tree(objects);
@@ -141,6 +153,7 @@ class CachedView final : public View {
   const Tid at_;
   const std::shared_ptr<ObjectCaches> caches_;
   std::uint64_t size_ = 0;
+  mutable RunAhead run_{volume_.blksize};
 };
 
 }  // namespace

@@ -51,6 +51,7 @@ class ObjectCache {
   void forget_newest();
 
   std::uint64_t bytes() const;
+  std::uint64_t capacity() const { return capacity_; }
 
  private:
   struct Entry;

@@ -20,6 +20,11 @@ std::string canonical_zeo_url(const std::string& url) { return zeo::Options::par
 }  // namespace zbig
 
 namespace zbig::zeo {
+namespace {
+
+constexpr std::uint64_t kLeastCache = 32u << 20;
+
+}  // namespace
 
 ZeoStorage::ZeoStorage(const Options& options, OpenMode mode)
     : url_(options.url()),
@@ -97,7 +102,10 @@ void ZeoStorage::load(std::span<const Oid> oids, Tid at, std::uint64_t max_size,
   });
 }
 
-void ZeoStorage::prefetch(std::span<const Oid> oids, Tid at) const { loader_.prefetch(oids, at); }
+void ZeoStorage::prefetch(std::span<const Oid> oids, Tid at) const {
+  // A small cache would have dropped them before they are asked for.
+  if (cache_.capacity() >= kLeastCache) loader_.prefetch(oids, at);
+}
 
 std::unique_ptr<TransactionCursor> ZeoStorage::transactions(Tid first, Tid last,
                                                             bool backwards) const {
