@@ -77,6 +77,30 @@ same "state" "$(status_of A state)" dirty
 expect 0 zbig commit A
 zbig export "$db" /A --offset 131072 --length 65536 | cmp - "$work/two"
 
+step "an upgrade: programs at another place take over what runs, and replace what dies"
+write_at A 262144 "$work/one"
+server=$(server_pid)
+stop_agent
+mkdir "$work/new"
+cp "$ZBIG_BIN"/{zbigd,zbig-fuse,nbdkit-zbig-plugin.so} "$work/new/"
+old_path=$PATH
+PATH=$work/new:$PATH
+start_agent
+same "the agent's program" "$(readlink "/proc/$agent/exe")" "$work/new/zbigd"
+same "the server" "$(server_pid)" "$server"
+same "state" "$(status_of A state)" dirty
+kill -9 "$server"
+until_true 10 eval '[ "$(server_pid)" != "$server" ]' || fail "the same server"
+until_true 10 is_state A dirty || fail "state $(status_of A state)"
+holds "the new server's plugin" "$(tr '\0' ' ' < "/proc/$(server_pid)/cmdline")" "$work/new/"
+read_uri "$uri" 327680 | tail -c 65536 | cmp - "$work/one"
+expect 0 zbig commit A
+zbig export "$db" /A --offset 262144 --length 65536 | cmp - "$work/one"
+stop_agent
+PATH=$old_path
+hash -r
+start_agent
+
 step "a second agent on the same state folder"
 expect 5 zbigd --foreground --state "$state" --socket "$work/run/second.sock"
 holds "the second agent" "$err" "another zbigd (process $agent)"
