@@ -4,6 +4,10 @@
 # The race (main.cc) over a ZEO server: devices of two agents, and two programs in Python, on two
 # volumes of one database.
 #
+# All write ZBlk0: where the format of a block differs, wendelin.core puts another object in its
+# place and does not check the old one, so that it overwrites what came in between (not reported by
+# ZODB as a conflict, and nothing that zbig could do about).
+#
 #   race_zeo_test.sh [ENVIRONMENT [SECONDS]]
 
 # shellcheck source=tests/agent/zeo.sh
@@ -41,7 +45,7 @@ attach() {
 
 next_agent
 attach writer --follow manual --format ZBlk0
-attach following-writer
+attach following-writer --format ZBlk0
 attach reader --read-only
 # shellcheck disable=SC2034
 first=$agent first_state=$state
@@ -49,7 +53,7 @@ first=$agent first_state=$state
 at_end '(agent=$first state=$first_state; no_agent_is_left)'
 
 next_agent
-attach writer --follow manual --format ZBlk1
+attach writer --follow manual --format ZBlk0
 attach reader
 attach snapshot-reader --follow manual --read-only
 
