@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "agent/control_client.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -35,18 +36,41 @@ sockaddr_un address_of(const std::string& path) {
   return address;
 }
 
-void wait_for(int fd, short events, Clock::time_point deadline, const std::string& path,
-              int needed) {
-  while (true) {
+// How long one request may take.
+class Patience {
+ public:
+  Patience(std::chrono::milliseconds timeout, std::stop_token stop)
+      : deadline_(Clock::now() + timeout), stop_(std::move(stop)) {}
+
+  // Of a wait for something else that may be over by then.
+  int slice() {
+    if (!stopping_ && stop_.stop_requested()) {
+      stopping_ = true;
+      deadline_ = std::min(deadline_, Clock::now() + kWhileStopping);
+    }
     const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now());
+    return static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), kSlice).count());
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kWhileStopping{1500};
+  static constexpr std::chrono::milliseconds kSlice{100};
+
+  Clock::time_point deadline_;
+  const std::stop_token stop_;
+  bool stopping_ = false;
+};
+
+void wait_for(int fd, short events, Patience& patience, const std::string& path, int needed) {
+  while (true) {
     std::array<pollfd, 2> items{{{.fd = fd, .events = events, .revents = 0},
                                  {.fd = needed, .events = POLLIN, .revents = 0}}};
-    const int n =
-        left.count() <= 0 ? 0 : ::poll(items.data(), items.size(), static_cast<int>(left.count()));
+    const int slice = patience.slice();
+    const int n = slice == 0 ? 0 : ::poll(items.data(), items.size(), slice);
     if (n > 0 && items[0].revents != 0) return;
     if (n > 0) throw Unavailable("the server of the database ended");
-    if (n == 0) throw Unavailable("the server at " + path + " does not answer");
+    if (slice == 0) throw Unavailable("the server at " + path + " does not answer");
   }
 }
 
@@ -110,11 +134,11 @@ Fd ControlClient::connection() const {
 
 Json ControlClient::request(const Json& request, std::chrono::milliseconds timeout, int needed,
                             Fd* passed) const {
-  const auto deadline = Clock::now() + timeout;
+  Patience patience(timeout, stop_);
   Fd fd = connection();
   const std::string line = request.dump() + "\n";
   for (std::size_t done = 0; done < line.size();) {
-    wait_for(fd.get(), POLLOUT, deadline, socket_path_, needed);
+    wait_for(fd.get(), POLLOUT, patience, socket_path_, needed);
     const ssize_t n = ::send(fd.get(), line.data() + done, line.size() - done, MSG_NOSIGNAL);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     if (n < 0)
@@ -125,7 +149,7 @@ Json ControlClient::request(const Json& request, std::chrono::milliseconds timeo
   std::string reply;
   Fd came;
   while (!reply.ends_with('\n')) {
-    wait_for(fd.get(), POLLIN, deadline, socket_path_, needed);
+    wait_for(fd.get(), POLLIN, patience, socket_path_, needed);
     char buffer[16384];
     const ssize_t n = receive_some(fd.get(), buffer, came);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -20,11 +21,14 @@ using Json = nlohmann::ordered_json;
 // Any thread.
 class ControlClient {
  public:
-  explicit ControlClient(std::string socket_path) : socket_path_(std::move(socket_path)) {}
+  // `stop`: of the agent, which must not be kept from ending by who does not answer.
+  ControlClient(std::string socket_path, std::stop_token stop)
+      : socket_path_(std::move(socket_path)), stop_(std::move(stop)) {}
 
   const std::string& socket_path() const { return socket_path_; }
 
-  // Throws Unavailable if nobody is there, who is there goes away or does not answer in time, or
+  // Throws Unavailable if nobody is there, who is there goes away or does not answer in time (which
+  // is little once the agent is stopping), or
   // the process of `needed` (a pidfd, or -1) has ended; and the error that is replied. `passed`:
   // for the file that comes with the reply, if it is wanted.
   Json request(const Json& request, std::chrono::milliseconds timeout, int needed = -1,
@@ -34,6 +38,7 @@ class ControlClient {
   Fd connection() const;
 
   const std::string socket_path_;
+  const std::stop_token stop_;
   mutable std::mutex mutex_;
   mutable std::vector<Fd> idle_;  // guarded by mutex_
 };

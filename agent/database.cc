@@ -30,7 +30,7 @@ std::uint64_t number_of(const Json& json, const char* key) {
 Database::Database(Context context, std::string url)
     : context_(std::move(context)),
       url_(std::move(url)),
-      server_(context_.places, url_),
+      server_(context_.places, url_, context_.stop),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!wake_fd_) throw_errno("make an eventfd", errno);
 }

@@ -115,7 +115,7 @@ bool Database::sync_unless_full(Device& device, milliseconds patience) {
       front_of(device).sync(std::min(patience, kSyncSlice));
       return true;
     } catch (const Unavailable&) {
-      if (!server_.alive()) throw;
+      if (!server_.alive() || context_.stop.stop_requested()) throw;
       if (!served_status(device, Server::kDeadline).full.empty()) return false;
       if (std::chrono::steady_clock::now() > deadline) throw;
     }

@@ -35,7 +35,7 @@ class FuseMount : public FrontEnd {
         server_(server),
         uri_(std::move(uri)),
         read_only_(read_only),
-        control_(places_.control) {}
+        control_(places_.control, server_.stop_token()) {}
 
   // The path of the file that a mount asked for at `wanted` gets: in it, if it is a folder, named
   // `name`; otherwise itself. Throws Invalid for what is there and is no empty file, Busy for what

@@ -154,7 +154,7 @@ std::vector<int> KernelNode::watched() const {
 
 // N3.
 bool KernelNode::keep_connected() {
-  if (!server_.alive()) return false;
+  if (!server_.alive() || server_.stop_token().stop_requested()) return false;
   if (!well()) {
     try {
       reconnect();

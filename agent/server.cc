@@ -88,12 +88,16 @@ std::string nbd_uri(const std::string& socket_path, const std::string& export_na
   return "nbd+unix:///" + encode(export_name, "-._~") + "?socket=" + encode(socket_path, "-._~/");
 }
 
-Server::Server(const Places& places, std::string url)
-    : url_(std::move(url)), plugin_(places.plugin), sockets_directory_(places.sockets_directory) {
+Server::Server(const Places& places, std::string url, std::stop_token stop)
+    : url_(std::move(url)),
+      stop_(std::move(stop)),
+      plugin_(places.plugin),
+      sockets_directory_(places.sockets_directory) {
   const std::string id = id_of(places.state_directory, url_);
   folder_ = places.state_directory + "/servers/" + id;
   nbd_socket_ = places.sockets_directory + "/" + id + ".nbd";
-  control_ = std::make_unique<ControlClient>(places.sockets_directory + "/" + id + ".control");
+  control_ =
+      std::make_unique<ControlClient>(places.sockets_directory + "/" + id + ".control", stop_);
 }
 
 std::string Server::front_end_socket(const std::string& device) const {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
@@ -57,7 +58,8 @@ class Server {
     std::string plugin;             // nbdkit-zbig-plugin.so, or "zbig" for nbdkit to find
     std::string fuse_program;       // zbig-fuse, or that for $PATH to have
   };
-  Server(const Places& places, std::string url);
+  // `stop`: of the agent.
+  Server(const Places& places, std::string url, std::stop_token stop);
 
   // Takes over a running server or starts one; true if it was started (and knows no device). Throws
   // the server's own error (NotFound, Corrupt, ...: its last line), Unavailable.
@@ -72,6 +74,7 @@ class Server {
   void stop();
 
   const std::string& nbd_socket() const { return nbd_socket_; }
+  const std::stop_token& stop_token() const { return stop_; }
   // Where the front end of a device listens: beside the server's sockets, for paths of sockets are
   // short.
   std::string front_end_socket(const std::string& device) const;
@@ -90,6 +93,7 @@ class Server {
   void start();
 
   std::string url_;
+  std::stop_token stop_;
   std::string plugin_;
   std::string sockets_directory_;
   std::string folder_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <thread>
 
@@ -96,7 +97,16 @@ KernelDevice::KernelDevice(const KernelAttachOptions& options, std::uint32_t ind
       drop_method_(options.drop_method),
       socket_path_(options.socket_path) {}
 
-KernelDevice::~KernelDevice() = default;
+KernelDevice::~KernelDevice() {
+  leaving_.request_stop();
+  const std::lock_guard lock(mutex_);
+  if (!device_) return;
+  try {
+    last_close_ = close_apart(device_->get());
+  } catch (const Error&) {
+    // Then this process closes it, and waits.
+  }
+}
 
 std::unique_ptr<KernelDevice> KernelDevice::attach(const KernelAttachOptions& options) {
   try {
@@ -266,8 +276,12 @@ void KernelDevice::sync(Deadline deadline, const GoOn& go_on) {
   const std::shared_ptr<Fd> fd = device();
   const std::string sentence = "write back the pages of " + node();
   data_.run(
-      [fd, lost = lost_write_] {
-        if (::fsync(fd->get()) != 0) *lost = errno;
+      [fd, lost = lost_write_, stop = leaving_.get_token()] {
+        const auto call = [number = fd->get()] {
+          return ::fsync(number) == 0 ? "" : std::to_string(errno);
+        };
+        const std::string error = run_apart(fd->get(), call, stop);
+        if (!error.empty()) *lost = std::stoi(error);
       },
       deadline, sentence, go_on);
   if (const int error = lost_write_->exchange(0); error != 0) throw_errno(sentence, error);
@@ -278,8 +292,17 @@ ExtentList KernelDevice::drop_pages(std::span<const Extent> extents, DirtyPages 
   const std::shared_ptr<Fd> fd = device();
   auto kept = std::make_shared<ExtentList>();
   data_.run(
-      [fd, kept, dirty, path = node(), pages = whole_pages(extents, size()),
-       method = drop_method_] { *kept = zbig::drop_pages(fd->get(), path, pages, method, dirty); },
+      [fd, kept, dirty, path = node(), pages = whole_pages(extents, size()), method = drop_method_,
+       stop = leaving_.get_token()] {
+        const auto call = [&] {
+          const ExtentList left = zbig::drop_pages(fd->get(), path, pages, method, dirty);
+          return std::string(reinterpret_cast<const char*>(left.data()),
+                             left.size() * sizeof(Extent));
+        };
+        const std::string left = run_apart(fd->get(), call, stop);
+        kept->resize(left.size() / sizeof(Extent));
+        std::memcpy(kept->data(), left.data(), kept->size() * sizeof(Extent));
+      },
       deadline, "drop pages of " + node(), go_on);
   return *kept;
 }

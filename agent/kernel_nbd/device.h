@@ -25,7 +25,8 @@
 //       task of the kernel which sends to a server that has stopped reading, and which holds the
 //       lock that DISCONNECT needs.
 //   K5  Each call that may wait for the server (fsync, fallocate, close, DISCONNECT) is made on a
-//       thread of this object, and its caller waits until a deadline only.
+//       thread of this object, and its caller waits until a deadline only. That thread in turn
+//       leaves fsync and fallocate, which nothing ends, to a child.
 //
 // Threads: any thread may call any method; sync and drop_pages run in the order of their calls.
 // detach(kForce) goes past calls that are stuck, and ends them (they fail). After detach every
@@ -39,10 +40,12 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
 #include "agent/fd.h"
+#include "agent/kernel_nbd/errand.h"
 #include "agent/kernel_nbd/page_drop.h"
 #include "agent/kernel_nbd/worker.h"
 #include "bigfile/extent.h"
@@ -92,7 +95,8 @@ class KernelDevice {
   // NotFound if that index is not attached, or is a stranger's (sysfs_find() finds the right one).
   static std::unique_ptr<KernelDevice> adopt(const KernelAttachOptions& options);
 
-  // Does not detach: the device outlives the agent. Waits for calls that have not returned.
+  // Does not detach: the device outlives the agent. Writing back what is dirty, and dropping
+  // pages, goes on in processes of their own (errand.h), so that nobody has to wait for a server.
   ~KernelDevice();
 
   std::uint32_t index() const { return index_; }
@@ -164,11 +168,13 @@ class KernelDevice {
   std::uint64_t size_ = 0;         // guarded by mutex_
   std::uint64_t export_size_ = 0;  // guarded by mutex_; the least that a live connection allows
   std::vector<Fd> sockets_;        // guarded by mutex_ (K4)
+  Fd last_close_;                  // close_apart(); goes after device_
   std::shared_ptr<Fd> device_;     // guarded by mutex_ (K1); empty after detach
 
   // errno of an fsync whose caller had gone when it failed; the kernel tells each failure once.
   const std::shared_ptr<std::atomic<int>> lost_write_ = std::make_shared<std::atomic<int>>(0);
 
+  std::stop_source leaving_;
   Worker data_;     // fsync, fallocate, close
   Worker control_;  // DISCONNECT and a new size, which must be able to overtake them
 };

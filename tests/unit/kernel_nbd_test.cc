@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What of agent/kernel_nbd needs no nbd in the kernel: the handshake with servers good and bad,
-// pages, names, calls with a deadline. The rest is tested in tests/vm/.
+// pages, names, calls with a deadline, calls that are left behind. The rest is tested in tests/vm/.
 #include <array>
 #include <atomic>
+#include <filesystem>
 #include <functional>
+#include <stop_token>
 #include <string>
 #include <thread>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/kernel_nbd/errand.h"
 #include "agent/kernel_nbd/handshake.h"
 #include "agent/kernel_nbd/node.h"
 #include "agent/kernel_nbd/page_drop.h"
@@ -138,6 +142,56 @@ TEST(DeviceName, OnlyWhatUdevKeepsAsItIs) {
     EXPECT_FALSE(valid_link_name(bad)) << bad;
   }
   EXPECT_FALSE(valid_link_name(std::string(65, 'a')));
+}
+
+TEST(KernelErrand, RunApart_GivesWhatTheCallReturnsOrThrows) {
+  const Fd file(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  const std::string large(300000, 'x');
+  EXPECT_EQ(run_apart(file.get(), [&] { return large; }, {}), large);
+  EXPECT_EQ(run_apart(file.get(),
+                      [] {
+                        const std::filesystem::directory_iterator all("/proc/self/fd");
+                        return std::to_string(std::distance(begin(all), end(all)));
+                      },
+                      {}),
+            "6");  // three standard ones, the device, the pipe, the folder that is being read
+  EXPECT_THROW(run_apart(file.get(), []() -> std::string { throw Busy("no"); }, {}), Busy);
+  EXPECT_THROW(run_apart(file.get(), []() -> std::string { ::_exit(0); }, {}), Failed);
+}
+
+TEST(KernelErrand, RunApart_CallThatHangs_IsLeftBehind) {
+  const Fd file(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  std::stop_source stop;
+  std::jthread later([&] {
+    std::this_thread::sleep_for(milliseconds(30));
+    stop.request_stop();
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_THROW(run_apart(
+                   file.get(),
+                   []() -> std::string {
+                     std::this_thread::sleep_for(std::chrono::seconds(3));
+                     return "";
+                   },
+                   stop.get_token()),
+               Unavailable);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+}
+
+// The end of a pipe stands for the device: its last close is seen at the other.
+TEST(KernelErrand, CloseApart_OurClosesAreNotTheLast) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
+  const Fd other(ends[0]);
+  Fd device(ends[1]);
+  Fd until = close_apart(device.get());
+  device = Fd();
+  char byte = 0;
+  EXPECT_EQ(::read(other.get(), &byte, 1), -1);  // it is open still
+  until = Fd();
+  pollfd end = {other.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&end, 1, 5000), 1);
+  EXPECT_EQ(::read(other.get(), &byte, 1), 0);
 }
 
 TEST(KernelWorker, CallThatHangs_CallerLeavesAtTheDeadlineAndALateCallIsNeverBegun) {
