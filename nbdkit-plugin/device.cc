@@ -120,7 +120,10 @@ void Device::with_room(Write write) {
       write(*overlay());
       return stop_waiting();
     } catch (const NoSpace& error) {
-      if (!config_.wait_for_room) throw;
+      if (!config_.wait_for_room) {
+        lost_write_ = true;
+        throw;
+      }
       std::unique_lock lock(mutex_);
       full_ = error.what();
       if (!waiting && ++waiting_ == 1) {
@@ -129,6 +132,7 @@ void Device::with_room(Write write) {
       waiting = true;
       changed_.wait_for(lock, kRoomPoll, [&] { return closed_; });
     } catch (...) {
+      lost_write_ = true;
       stop_waiting();
       throw;
     }
@@ -186,11 +190,13 @@ Moved Device::committed(Tid at, bool stored) {
   const Tid others_until{stored && at > old_view->at() ? at.value - 1 : at.value};
   Moved moved{at, changes(*old_view, others_until)};
   overlay->committed(std::move(next), moved.extents);
+  if (!moved.extents) lost_write_ = false;
   return moved;
 }
 
 // What differs at `to`; nothing: it may be anything.
 std::optional<ExtentList> Device::changes(const View& from, Tid to) const {
+  if (lost_write_) return std::nullopt;
   if (from.at() == to) return ExtentList{};
   Changes changes = database_->changes(from, to);
   if (changes.whole_file) return std::nullopt;
@@ -205,6 +211,7 @@ Moved Device::abort() {
       database_->moved(old_view, std::max(old_view->at(), database_->head()));
   Moved moved{next->at(), changes(*old_view, next->at())};
   ExtentList given_up = overlay->abort(next, moved.extents);
+  if (!moved.extents) lost_write_ = false;
   if (moved.extents) {
     given_up.insert(given_up.end(), moved.extents->begin(), moved.extents->end());
     moved.extents = normalised(std::move(given_up));
@@ -224,6 +231,7 @@ Moved Device::refresh(std::optional<Tid> at) {
     if (!moved.extents || !moved.extents->empty()) settled_ = false;
   } else {
     overlay()->move_view(next, moved.extents);
+    if (!moved.extents) lost_write_ = false;
   }
   return moved;
 }

@@ -106,6 +106,9 @@ class Device {
   const DeviceConfig config_;
   const std::shared_ptr<ServedDatabase> database_;
   std::atomic<bool> stale_ = false;
+  // A write failed. The kernel shows still what was to be written, and takes it for what is here:
+  // with the next move of the view all its pages have to go.
+  std::atomic<bool> lost_write_ = false;
 
   std::mutex step_mutex_;  // one step of the agent at a time
 
