@@ -42,14 +42,13 @@ class Patience {
   Patience(std::chrono::milliseconds timeout, std::stop_token stop)
       : deadline_(Clock::now() + timeout), stop_(std::move(stop)) {}
 
-  // Of a wait for something else that may be over by then.
+  // Of a wait; 0 at the deadline and not before, for callers tell by the time why it failed.
   int slice() {
     if (!stopping_ && stop_.stop_requested()) {
       stopping_ = true;
       deadline_ = std::min(deadline_, Clock::now() + kWhileStopping);
     }
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now());
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline_ - Clock::now());
     return static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), kSlice).count());
   }
 

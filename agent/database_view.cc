@@ -144,8 +144,17 @@ void Database::abort(const std::string& name) {
   if (device.record.read_only) throw ReadOnly("device " + name + " is read-only");
   refuse_claimed(device);
   // Writes that are still in the kernel must be given up too, not appear afterwards.
+  const auto brought = [&] {
+    try {
+      return sync_unless_full(device, kSyncDeadline);
+    } catch (const NoSpace&) {
+      return true;  // lost already (--on-full error), and given up now
+    } catch (const Failed&) {
+      return true;
+    }
+  };
   int full = 0;
-  while (!sync_unless_full(device, kSyncDeadline)) {
+  while (!brought()) {
     // They find no room: what is on the disk goes first, and makes some. A program that never stops
     // to write fills it again.
     if (++full > 10) {
