@@ -11,8 +11,10 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/fd.h"
@@ -42,7 +44,16 @@ std::optional<dev_t> device_number(std::uint32_t index) {
   return makedev(number_major, number_minor);
 }
 
-bool udev_runs() { return ::access("/run/udev/control", F_OK) == 0; }
+// Whether somebody listens: the name of its socket stays when it ends.
+bool udev_runs() {
+  constexpr std::string_view kControl = "/run/udev/control";
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  kControl.copy(address.sun_path, kControl.size());
+  const Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return fd &&
+         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
 
 // Polls, since neither devtmpfs nor udev tells when it is done.
 template <class Predicate>
