@@ -6,6 +6,7 @@
 
 # shellcheck disable=SC2016 source=tests/agent/zeo.sh
 source "$(dirname "$0")/zeo.sh" "${1:-py3}"
+need_arrays
 db=$plain
 name=zbt$$
 

@@ -14,6 +14,13 @@ export PEERS PEER_ENV=$1
 python=$PEERS/$PEER_ENV/bin/python
 [ -x "$python" ] || skip "no Python peer $PEER_ENV in $PEERS (./run deps sets it up)"
 
+# need_arrays: wendelin.core's C extension, without which Python cannot map an array.
+need_arrays() {
+    "$python" -W ignore -c 'import wendelin.bigfile._bigfile as m
+assert m.__file__.endswith(".so")' 2> /dev/null ||
+        skip "wendelin.core of $PEER_ENV has no C extension (Python 3.11 cannot build it)"
+}
+
 zeo() {
     "$here/../peers/zeo-server" "$1" "$work/zeo" > "$work/zeo.said" 2>&1 ||
         fail "zeo-server $1: $(cat "$work/zeo.said")"

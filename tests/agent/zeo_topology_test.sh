@@ -11,6 +11,7 @@
 
 # shellcheck source=tests/agent/zeo.sh
 source "$(dirname "$0")/zeo.sh" "${1:-py3}"
+need_arrays
 name=zbt$$
 mib=1048576
 block=$((2 * mib))
