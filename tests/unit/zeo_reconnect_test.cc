@@ -254,18 +254,33 @@ TEST(ZeoLoads, OfTwoThreadsForOneObject_ShareACall) {
   EXPECT_EQ(calls, 1);
 }
 
+// A fake server of objects whose data are their oids.
+Bytes answer_up_to_date(const zeo::Message& call) {
+  if (call.name() != "getInvalidations") return {};
+  return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
+}
+Bytes answer_with_own_oid(const zeo::Message& call) {
+  const Bytes oid = test::packed_id(*zeo::id_of((*zeo::sequence(call.args()))[0]));
+  return test::reply(call.id(), test::packed_list({oid, test::packed_id(5), test::kPackedNone}));
+}
+void load_own_oids(const Storage& storage, std::size_t count) {
+  std::vector<Oid> oids;
+  for (std::size_t i = 0; i < count; ++i) oids.push_back(Oid{i + 1});
+  std::vector<std::optional<Record>> records(count);
+  storage.load(oids, Tid{9}, Storage::kMaxLoad, records);
+  for (std::size_t i = 0; i < count; ++i) {
+    ASSERT_TRUE(records[i]);
+    EXPECT_EQ(get_be<8>(records[i]->data.data()), oids[i].value);
+  }
+}
+
 TEST(ZeoLoads, OfABatch_AreAllAskedForBeforeTheFirstAnswer) {
   // Answers when it has been asked for all, and the last first.
   constexpr std::size_t kObjects = 100;
   std::vector<Bytes> answers;
   test::FakeZeo server(test::frame(as_bytes("M5")), [&](const zeo::Message& call) {
-    if (call.name() == "getInvalidations") {
-      return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
-    }
-    if (call.name() != "loadBefore") return Bytes();
-    const Bytes oid = test::packed_id(*zeo::id_of((*zeo::sequence(call.args()))[0]));
-    answers.push_back(
-        test::reply(call.id(), test::packed_list({oid, test::packed_id(5), test::kPackedNone})));
+    if (call.name() != "loadBefore") return answer_up_to_date(call);
+    answers.push_back(answer_with_own_oid(call));
     Bytes out = test::server_call("info", test::packed_list({}));
     if (answers.size() < kObjects) return out;
     for (std::size_t i = kObjects; i-- > 0;) append(out, ByteView(answers[i]));
@@ -273,13 +288,7 @@ TEST(ZeoLoads, OfABatch_AreAllAskedForBeforeTheFirstAnswer) {
   });
   const auto storage = open_zeo(server.url(), OpenMode::kRead);
   storage->sync();
-  std::vector<Oid> oids;
-  for (std::size_t i = 0; i < kObjects; ++i) oids.push_back(Oid{i + 1});
-  std::vector<std::optional<Record>> records(kObjects);
-  storage->load(oids, Tid{9}, Storage::kMaxLoad, records);
-  for (std::size_t i = 0; i < kObjects; ++i) {
-    EXPECT_EQ(get_be<8>(records[i]->data.data()), oids[i].value);
-  }
+  load_own_oids(*storage, kObjects);
 }
 
 TEST(ZeoLoads, OfABatchThatLostItsLine_AreAllAskedForAgainAtOnce) {
@@ -289,13 +298,8 @@ TEST(ZeoLoads, OfABatchThatLostItsLine_AreAllAskedForAgainAtOnce) {
   test::FakeZeo* line = nullptr;
   test::FakeZeo server(test::frame(as_bytes("M5")), [&](const zeo::Message& call) {
     if (call.name() == "register") ++connections;
-    if (call.name() == "getInvalidations") {
-      return test::reply(call.id(), test::packed_list({test::packed_id(9), test::packed_list({})}));
-    }
-    if (call.name() != "loadBefore") return Bytes();
-    const Bytes oid = test::packed_id(*zeo::id_of((*zeo::sequence(call.args()))[0]));
-    answers.push_back(
-        test::reply(call.id(), test::packed_list({oid, test::packed_id(5), test::kPackedNone})));
+    if (call.name() != "loadBefore") return answer_up_to_date(call);
+    answers.push_back(answer_with_own_oid(call));
     Bytes out = test::server_call("info", test::packed_list({}));
     if (answers.size() < kObjects) return out;
     if (connections == 1) {
@@ -309,14 +313,8 @@ TEST(ZeoLoads, OfABatchThatLostItsLine_AreAllAskedForAgainAtOnce) {
   line = &server;
   const auto storage = open_zeo(server.url(), OpenMode::kRead);
   storage->sync();
-  std::vector<Oid> oids;
-  for (std::size_t i = 0; i < kObjects; ++i) oids.push_back(Oid{i + 1});
-  std::vector<std::optional<Record>> records(kObjects);
-  storage->load(oids, Tid{9}, Storage::kMaxLoad, records);
+  load_own_oids(*storage, kObjects);
   EXPECT_EQ(connections, 2);
-  for (std::size_t i = 0; i < kObjects; ++i) {
-    EXPECT_EQ(get_be<8>(records[i]->data.data()), oids[i].value);
-  }
 }
 
 }  // namespace
